@@ -1,0 +1,61 @@
+"""`converge run`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from converge.runtime.config import Config
+
+__all__ = ["run"]
+
+EXIT_INTERRUPTED = 130
+_LEVELS = ("debug", "info", "warning", "error")
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path), default="converge.toml")
+@click.option("--set", "settings", multiple=True, metavar="TABLE.KEY=VALUE", help="Override a value of the config.")
+@click.option("--progress/--no-progress", default=None, help="Show a progress bar.  [default: on a terminal]")
+@click.option("--log-level", type=click.Choice(_LEVELS), default="warning", show_default=True, help="What is logged.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def run(config: Path, settings: tuple[str, ...], progress: bool | None, log_level: str, debug: bool) -> None:
+    """Run the agents of the file CONFIG (by default converge.toml) until they are done, or Ctrl-C.
+
+    Exit codes: 0 done, 1 failed, 2 wrong config or usage, 130 interrupted.
+    """
+    from converge.runtime.config import load_config
+
+    level = logging.getLevelNamesMapping()[log_level.upper()]
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+    loaded = load_config(config, settings)
+    shown = sys.stderr.isatty() if progress is None else progress
+    if not asyncio.run(_run(loaded, settings, shown, level, debug)):
+        raise SystemExit(EXIT_INTERRUPTED)
+
+
+async def _run(config: Config, settings: tuple[str, ...], progress: bool, log_level: int, debug: bool) -> bool:
+    from converge.cli.progress import Display
+    from converge.runtime.supervisor import run as run_config
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    with Display(config, enabled=progress) as display:
+        return await run_config(
+            config,
+            settings=settings,
+            on_progress=display.update if progress else None,
+            on_output=display.line,
+            stop=stop,
+            log_level=log_level,
+            debug=debug,
+        )

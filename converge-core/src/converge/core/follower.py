@@ -1,0 +1,34 @@
+"""Following a part of a store through its change feed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from converge.core.errors import CursorExpired
+
+if TYPE_CHECKING:
+    from converge.core.store import Change, VersionedStore
+
+__all__ = ["Follower"]
+
+
+class Follower:
+    """What changes under one prefix of a store, so that a manager keeps its cache without listing again."""
+
+    def __init__(self, store: VersionedStore, prefix: str) -> None:
+        self._store, self._prefix = store, prefix
+        self._cursor = 0
+
+    def poll(self) -> tuple[bool, list[Change]]:
+        """Whether the cache has to be emptied first, and what to put into it; the first time, all there is.
+
+        Costs little when nothing changed. Not for several threads at once.
+        """
+        if self._cursor and not self._store.may_have_changed(self._cursor):
+            return False, []
+        try:
+            self._cursor, changes = self._store.changes(self._cursor, self._prefix)
+        except CursorExpired:
+            self._cursor, changes = self._store.changes(0, self._prefix)
+            return True, changes
+        return False, changes

@@ -1,0 +1,392 @@
+"""The message: an immutable value that can be signed, checked by anybody, sealed and written down."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Self
+
+import msgpack
+from attrs import field, fields, frozen
+
+from converge.core import aead, ed25519, message_dict, wire
+from converge.core.errors import DecryptionError, MessageDecodeError, SigningError
+from converge.core.limits import (
+    DEFAULT_FRAME_BYTES,
+    MAX_TOPICS,
+    check_count,
+    check_headers,
+    check_optional_text,
+    check_text,
+    pack_value,
+    sorted_copy,
+)
+from converge.core.merkle import leaf_hash
+from converge.core.topic import Topic
+
+if TYPE_CHECKING:
+    from converge.core.identity import Identity
+    from converge.core.plain_json import Json
+
+__all__ = ["ENCRYPTION", "Message"]
+
+ENCRYPTION = "A256GCM"
+"""The value of the `enc` header of an encrypted payload: AES-256-GCM under a shared key."""
+
+
+def _topics(value: Iterable[Topic]) -> tuple[Topic, ...]:
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"topics must be a list of Topic, not {type(value).__name__}")
+    return tuple(value)
+
+
+def _headers(value: Mapping[str, str | int]) -> Mapping[str, str | int]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"headers must be a dict, not {type(value).__name__}")
+    return MappingProxyType(dict(value)) if value else _NO_HEADERS
+
+
+def _new_id() -> str:
+    return str(uuid.uuid4())
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+_NO_HEADERS: Mapping[str, str | int] = MappingProxyType({})
+
+
+@frozen
+class Message:
+    """One message; immutable, so that what was signed is what is read.
+
+    With a `recipient` it is direct, with `topics` and no recipient topic-scoped, with neither a broadcast. `timestamp`
+    is Unix time in milliseconds. `payload` is a dict of plain data; it is checked when the message is encoded, and a
+    signed message has a copy of its own. `headers` are `in_reply_to`, `ttl_ms`, `traceparent` and `enc`.
+
+    Raises `TypeError` or `ValueError` for a field of the wrong type or out of bounds (docs/reference/wire-format.md).
+    """
+
+    id: str = field(factory=_new_id)
+    sender: str = ""
+    recipient: str | None = None
+    topics: tuple[Topic, ...] = field(default=(), converter=_topics)
+    payload: dict[str, Any] = field(factory=dict, hash=False, repr=lambda payload: f"<{len(payload)} keys>")
+    task_id: str | None = None
+    timestamp: int = field(factory=_now_ms)
+    signature: bytes = field(default=b"", repr=lambda signature: f"<{len(signature)} bytes>")
+    headers: Mapping[str, str | int] = field(
+        default=_NO_HEADERS, converter=_headers, kw_only=True, hash=False, repr=lambda headers: repr(dict(headers))
+    )
+    _body: bytes | None = field(default=None, init=False, eq=False, repr=False)
+    """The exact bytes that were signed or received under a signature."""
+    _packed: bytes = field(default=b"", init=False, eq=False, repr=False)
+    """The payload inside `_body`: the payload is a dict, and one that was changed must not verify."""
+    _verified: bool = field(default=False, init=False, eq=False, repr=False)
+    """Whether `signature` is known to be good for `_body`, both of which never change: one message is verified once."""
+
+    def __attrs_post_init__(self) -> None:
+        check_text(self.id, "id")
+        check_text(self.sender, "sender", empty=True)
+        check_optional_text(self.recipient, "recipient")
+        check_optional_text(self.task_id, "task_id")
+        check_count(self.timestamp, "timestamp")
+        if self.headers:
+            check_headers(self.headers)
+        if not isinstance(self.payload, dict):
+            raise TypeError(f"payload must be a dict, not {type(self.payload).__name__}")
+        if not isinstance(self.signature, bytes):
+            raise TypeError(f"signature must be bytes, not {type(self.signature).__name__}")
+        if len(self.topics) > MAX_TOPICS:
+            raise ValueError(f"the message has {len(self.topics)} topics; at most {MAX_TOPICS} are allowed")
+        for topic in self.topics:
+            if not isinstance(topic, Topic):
+                raise TypeError(
+                    f"topics must be a list of Topic; one is {type(topic).__name__}: write Topic({topic!r:.60})"
+                )
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether it is for one recipient."""
+        return self.recipient is not None
+
+    @property
+    def is_topic_scoped(self) -> bool:
+        """Whether it is for those who subscribed to one of its topics."""
+        return self.recipient is None and bool(self.topics)
+
+    @property
+    def is_broadcast(self) -> bool:
+        """Whether it is for everybody."""
+        return self.recipient is None and not self.topics
+
+    @property
+    def in_reply_to(self) -> str | None:
+        """The id of the message this one answers."""
+        return self._text_header("in_reply_to")
+
+    @property
+    def traceparent(self) -> str | None:
+        """The trace this message belongs to (W3C Trace Context, `traceparent`)."""
+        return self._text_header("traceparent")
+
+    @property
+    def ttl_ms(self) -> int | None:
+        """For how many milliseconds after `timestamp` the sender means it."""
+        value = self.headers.get("ttl_ms")
+        return value if isinstance(value, int) else None
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether it has a signature; `verify` tells whether that is a good one."""
+        return bool(self.signature)
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether the payload is a ciphertext."""
+        return "enc" in self.headers
+
+    @property
+    def public_key(self) -> bytes | None:
+        """The sender's public key, which a signed message carries; None when unsigned."""
+        return None if self._body is None else wire.signer_of(self._body)
+
+    def evolve(self, **changes: Any) -> Self:
+        """A copy with some fields changed; it is unsigned, since nobody has signed what it says now."""
+        if not changes:
+            return self
+        return type(self)(**(self._fields() | {"signature": b""} | changes))
+
+    def sign(self, identity: Identity) -> Self:
+        """A copy that is signed by `identity` and has it as sender; its payload is a copy of its own.
+
+        Encrypt first and sign then: `encrypt_payload` gives an unsigned message. Raises `SigningError` when the
+        message names another sender or the identity has no private key, `TypeError` when the payload is not plain
+        data, `ValueError` when the message is too large.
+        """
+        if self.sender not in ("", identity.fingerprint):
+            raise SigningError(
+                f"the message names {self.sender!r} as its sender and cannot be signed by {identity.fingerprint!r}; "
+                "leave the sender empty"
+            )
+        packed = pack_value(self.payload, "payload")
+        body = self._encode(identity.public_key, packed)
+        signature = identity.sign(wire.signed_bytes(leaf_hash(body)))
+        payload = msgpack.unpackb(packed)
+        values = (self.id, identity.fingerprint, self.recipient, self.topics, payload, self.task_id, self.timestamp)
+        return self._from_checked(*values, signature, self.headers, body, packed, True)
+
+    def verify(self, public_key: bytes | None = None) -> bool:
+        """Whether the sender signed exactly this message.
+
+        A signed message carries its sender's key and the sender id is the hash of it, so nothing else is needed;
+        `public_key` asks in addition that it be that one. A message that was changed in any way does not verify, nor
+        does one whose payload was changed in place.
+        """
+        if public_key is not None and not isinstance(public_key, bytes):
+            raise TypeError(
+                f"public_key must be 32 raw bytes, not {type(public_key).__name__}; pass identity.public_key"
+            )
+        if self._body is None:
+            return bool(self.signature) and public_key is not None and self._verify_fields(public_key)
+        if public_key not in (None, self.public_key) or not self._is_intact():
+            return False
+        if not self._verified and wire.verify(self._body, self.signature):
+            object.__setattr__(self, "_verified", True)
+        return self._verified
+
+    def to_bytes(self) -> bytes:
+        """The frame that travels; of a signed message, with exactly the bytes that were signed or received.
+
+        Raises `TypeError` when the payload is not plain data, `ValueError` when the message is too large or has a
+        signature without the bytes it was made over (a signature passed to the constructor).
+        """
+        if self._body is not None:
+            return wire.join(self._body, self.signature)
+        if self.signature:
+            raise SigningError("the message has a signature but not the bytes it was made over; sign it again")
+        return wire.join(self._encode(None, pack_value(self.payload, "payload")), b"")
+
+    @classmethod
+    def from_bytes(cls, data: bytes | bytearray | memoryview, max_size: int = DEFAULT_FRAME_BYTES) -> Self:
+        """The message in a frame, signed or not, **without verifying it**: ask `verify()`, or use `open` instead.
+
+        `max_size` is the limit of the frame in bytes, at most 1 MiB. Raises `MessageDecodeError` for everything that
+        is not a message of wire format 1.
+        """
+        body, signature = wire.split(data, max_size)
+        if signature:
+            wire.parse_signature(signature)
+        return cls._decode(body, signature)
+
+    @classmethod
+    def open(cls, data: bytes | bytearray | memoryview, *, max_size: int = DEFAULT_FRAME_BYTES) -> Self:
+        """The message in a signed frame. The signature is verified first, and nothing is decoded before it has passed.
+
+        Raises `SignatureError` (a MessageDecodeError) when it is unsigned or the signature is not good,
+        `MessageDecodeError` when it is no message for another reason.
+        """
+        body, signature = wire.split(data, max_size)
+        if not signature:
+            raise wire.SignatureError("unsigned")
+        if not wire.verify(body, signature):
+            raise wire.SignatureError("invalid")
+        message = cls._decode(body, signature)
+        object.__setattr__(message, "_verified", True)
+        return message
+
+    def to_dict(self) -> dict[str, Json]:
+        """The message as a dict that `json.dumps` takes; bytes are tagged as `converge.core.plain_json` does.
+
+        Raises `TypeError` when the payload is not plain data.
+        """
+        pack_value(self.payload, "payload")
+        data = message_dict.encode(self._fields() | {"topics": [topic.to_dict() for topic in self.topics]})
+        if self._body is not None and self.public_key is not None:
+            data["public_key"] = self.public_key.hex()
+            if self._is_intact() and self._canonical(self.public_key) != self._body:
+                data["body"] = self._body.hex()
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, object]) -> Self:
+        """The message that `to_dict` gave `data` of: equal to it, and it verifies if that did. It is not verified here.
+
+        Raises `MessageDecodeError` for anything else: unknown or missing keys, wrong types, or fields that differ
+        from the signed body that comes with them.
+        """
+        content = message_dict.decode(data)
+        try:
+            topics = [Topic.from_dict(topic) for topic in content.topics]
+            message = cls(**(content.fields | {"topics": topics}))
+            pack_value(message.payload, "payload")
+            if content.public_key is None:
+                return message
+            canonical = message._canonical(content.public_key)
+        except (TypeError, ValueError) as error:
+            raise MessageDecodeError(f"message: {error}") from None
+        if message.sender != ed25519.fingerprint_of(content.public_key):
+            raise MessageDecodeError("message: the sender is not the hash of the public key")
+        wire.parse_signature(message.signature)
+        signed = cls._decode(canonical if content.body is None else content.body, message.signature)
+        if signed.public_key != content.public_key or signed._canonical(content.public_key) != canonical:
+            raise MessageDecodeError("message: the fields are not those of the signed body")
+        return signed
+
+    def encrypt_payload(self, key: bytes) -> Self:
+        """An unsigned copy whose payload is sealed with AES-256-GCM under the 32-byte `key`.
+
+        The ciphertext is bound to sender, recipient and task id: in a message with others it does not open. Sign
+        afterwards; a signature covers the ciphertext. Raises `ValueError` when there is no sender, the payload is
+        encrypted already or the key has not 32 bytes.
+        """
+        if not self.sender:
+            raise ValueError(
+                "the message has no sender to bind the ciphertext to; pass sender=identity.fingerprint when you make it"
+            )
+        if self.is_encrypted:
+            raise ValueError("the payload is encrypted already; decrypt_payload() it first")
+        ciphertext = aead.encrypt(pack_value(self.payload, "payload"), key, self._associated_data())
+        return self.evolve(payload={"ciphertext": ciphertext}, headers={**self.headers, "enc": ENCRYPTION})
+
+    def decrypt_payload(self, key: bytes) -> Self:
+        """A copy with the payload that was sealed under `key`. It is unsigned: verify before you decrypt.
+
+        Raises `DecryptionError` (a ValueError) when it does not open with this key in this message, and `ValueError`
+        when the payload is not encrypted.
+        """
+        if not self.is_encrypted:
+            raise ValueError("the payload is not encrypted; read it as it is")
+        ciphertext = self.payload.get("ciphertext")
+        if self.headers["enc"] != ENCRYPTION or len(self.payload) != 1 or not isinstance(ciphertext, bytes):
+            raise DecryptionError(f"the payload is not encrypted as {ENCRYPTION}; the sender uses another scheme")
+        plaintext = aead.decrypt(ciphertext, key, self._associated_data())
+        headers = {name: value for name, value in self.headers.items() if name != "enc"}
+        return self.evolve(payload=wire.unpack_payload(plaintext), headers=headers)
+
+    @classmethod
+    def _decode(cls, data: bytes, signature: bytes) -> Self:
+        body = wire.decode_body(data)
+        if (body.public_key is None) != (not signature):
+            raise MessageDecodeError("a message carries both a public key and a signature, or neither")
+        payload = wire.unpack_payload(body.payload)
+        try:
+            topics = tuple([Topic(*topic) for topic in body.topics])
+        except (TypeError, ValueError) as error:
+            raise MessageDecodeError(f"body: {error}") from None
+        values = (body.id, body.sender, body.recipient, topics, payload, body.task_id, body.timestamp)
+        sealed = (data, body.payload) if signature else (None, b"")
+        return cls._from_checked(*values, signature, _headers(body.headers), *sealed, False)
+
+    @classmethod
+    def _from_checked(cls, *values: object) -> Self:
+        """A message of values that were checked before, in the order of the attributes (a second check costs)."""
+        message = cls.__new__(cls)
+        for name, value in zip(_ATTRIBUTES, values, strict=True):
+            object.__setattr__(message, name, value)
+        return message
+
+    def _fields(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "sender": self.sender,
+            "recipient": self.recipient,
+            "topics": self.topics,
+            "payload": self.payload,
+            "task_id": self.task_id,
+            "timestamp": self.timestamp,
+            "signature": self.signature,
+            "headers": self.headers,
+        }
+
+    def _encode(self, public_key: bytes | None, packed: bytes) -> bytes:
+        topics = [topic.wire_fields for topic in self.topics]
+        headers = dict(sorted(self.headers.items()))
+        return wire.encode_body(
+            wire.Body(
+                public_key, self.sender, self.id, self.recipient, topics, self.timestamp, self.task_id, headers, packed
+            )
+        )
+
+    def _canonical(self, public_key: bytes) -> bytes:
+        """The body with sorted payload keys: what a dict stands for, since keys of JSON objects may be reordered."""
+        return self._encode(public_key, msgpack.packb(sorted_copy(self.payload)))
+
+    def _is_intact(self) -> bool:
+        try:
+            packed = msgpack.packb(self.payload)
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            return False
+        return bool(packed == self._packed or packed == msgpack.packb(wire.unpack_payload(self._packed)))
+
+    def _verify_fields(self, public_key: bytes) -> bool:
+        """For a signature that was passed to the constructor: what this library signs for such fields."""
+        try:
+            body = self._encode(public_key, pack_value(self.payload, "payload"))
+        except (TypeError, ValueError):
+            return False
+        return self.sender == ed25519.fingerprint_of(public_key) and wire.verify(body, self.signature)
+
+    def _text_header(self, name: str) -> str | None:
+        value = self.headers.get(name)
+        return value if isinstance(value, str) else None
+
+    def _associated_data(self) -> bytes:
+        return pack_value([self.sender, self.recipient, self.task_id], "associated data")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        values = self._fields() | {"headers": dict(self.headers)}
+        return _restore, (type(self), values, self._body, self._packed)
+
+
+_ATTRIBUTES = tuple(attribute.name for attribute in fields(Message))
+
+
+def _restore(kind: type[Message], values: dict[str, Any], body: bytes | None, packed: bytes) -> Message:
+    message = kind(**values)
+    object.__setattr__(message, "_body", body)
+    object.__setattr__(message, "_packed", packed)
+    return message

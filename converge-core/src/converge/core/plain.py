@@ -1,0 +1,82 @@
+"""Plain data, the one value domain of messages, stores and records, and its msgpack encoding.
+
+Plain data are None, bool, int (64 bit signed), float, str, bytes, list and dict with str keys, nested at most
+`MAX_DEPTH` deep. A tuple is taken as a list. The encoding is deterministic for equal input in equal order.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias, Union
+
+import msgpack
+
+__all__ = ["MAX_DEPTH", "Plain", "check", "pack", "unpack"]
+
+Plain: TypeAlias = Union[bool, int, float, str, bytes, "list[Plain]", "dict[str, Plain]", None]
+"""What a value may be made of."""
+
+MAX_DEPTH = 64
+_INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
+_LEAVES = frozenset({type(None), bool, float, bytes})
+
+
+def check(value: object, where: str = "$", depth: int = 0) -> None:
+    """Raise `TypeError` naming the place (`$.a[2]`) unless `value` is plain data."""
+    kind = type(value)
+    if kind in _LEAVES:
+        return
+    if kind is str:
+        _check_str(value, where)  # type: ignore[arg-type]  # exact type tested above
+    elif kind is int:
+        if not _INT_MIN <= value <= _INT_MAX:  # type: ignore[operator]  # exact type tested above
+            raise TypeError(f"{where}: {value} does not fit in 64 bits; plain data has 64-bit integers")
+    elif kind is dict:
+        _check_depth(depth, where)
+        for key, item in value.items():  # type: ignore[attr-defined]  # exact type tested above
+            if type(key) is not str:
+                raise TypeError(f"{where}: the key {key!r} is {type(key).__name__}; plain data has str keys only")
+            _check_str(key, where)
+            check(item, f"{where}.{key}", depth + 1)
+    elif kind is list or kind is tuple:
+        _check_depth(depth, where)
+        for index, item in enumerate(value):  # type: ignore[arg-type]  # exact type tested above
+            check(item, f"{where}[{index}]", depth + 1)
+    else:
+        raise TypeError(
+            f"{where}: {kind.__module__}.{kind.__qualname__} is not plain data; "
+            "use None, bool, int, float, str, bytes, list or dict with str keys"
+        )
+
+
+def _check_depth(depth: int, where: str) -> None:
+    if depth >= MAX_DEPTH:
+        raise TypeError(f"{where}: nested deeper than {MAX_DEPTH}")
+
+
+def _check_str(value: str, where: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise TypeError(f"{where}: a str with a lone surrogate cannot be encoded as UTF-8") from None
+
+
+def pack(value: object) -> bytes:
+    """`value` as msgpack; `TypeError` naming the place for anything that is not plain data."""
+    check(value)
+    packed: bytes = msgpack.packb(value, use_bin_type=True)
+    return packed
+
+
+def unpack(data: bytes) -> Any:  # noqa: ANN401  # the shape is the writer's
+    """The value in `data`; `ValueError` when it is not exactly one msgpack value of plain data."""
+    try:
+        value = msgpack.unpackb(data, raw=False, strict_map_key=True, max_ext_len=0)
+    except ValueError:
+        raise
+    except Exception as error:  # noqa: BLE001  # msgpack has error classes outside ValueError; one kind leaves here
+        raise ValueError(f"not msgpack: {type(error).__name__}: {error}") from None
+    try:
+        check(value)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+    return value

@@ -1,0 +1,75 @@
+"""A unit of work and the states it goes through."""
+
+from __future__ import annotations
+
+import uuid
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+
+from converge.core.plain import Plain
+from converge.core.topic import Topic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Task", "TaskState"]
+
+
+class TaskState(Enum):
+    """PENDING → ASSIGNED → COMPLETED, or FAILED, or CANCELLED; the last three are final.
+
+    RUNNING is for applications that show their own progress; the task manager stores ASSIGNED while a claim lives.
+    """
+
+    PENDING = "pending"
+    ASSIGNED = "assigned"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no transition leads out of this state."""
+        return self in _FINAL
+
+
+_FINAL = frozenset({TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED})
+
+
+def _names(capabilities: Iterable[str]) -> list[str]:
+    if isinstance(capabilities, str):
+        raise TypeError(f'required_capabilities is a list of names; write ["{capabilities}"]')
+    return list(capabilities)
+
+
+@define(weakref_slot=True)
+class Task:
+    """A unit of work. Mutable: the manager that took it mirrors the stored record into the submitted object.
+
+    `objective`, `inputs`, `outputs`, `constraints` and `result` are plain data. Keys of `constraints` that Converge
+    knows: `timeout_sec` (how long one attempt may take), `deadline` (Unix seconds after which nobody may start it),
+    `claim_ttl_sec` (how long a claim lives unless renewed; default 300), `max_retries` (further attempts after the
+    claimant failed it; default 0), `max_attempts` (claims in all), `cpu`, `memory_mb` (checked against the agent's
+    `ResourceLimits`). `priority`: the higher is listed first. `claimed_at` is in Unix seconds. `attempt` counts the
+    claims so far and is the fencing epoch of the present one; `error` says why it FAILED or was CANCELLED.
+    """
+
+    id: str = field(factory=lambda: str(uuid.uuid4()))
+    objective: Plain = ""
+    inputs: dict[str, Plain] = field(factory=dict)
+    outputs: dict[str, Plain] | None = None
+    constraints: dict[str, Plain] = field(factory=dict)
+    evaluator: str = "default"
+    state: TaskState = TaskState.PENDING
+    assigned_to: str | None = None
+    result: Plain = None
+    claimed_at: float | None = None
+    pool_id: str | None = None
+    topic: Topic | None = None
+    required_capabilities: list[str] = field(factory=list, converter=_names)
+    priority: int = field(default=0, kw_only=True)
+    attempt: int = field(default=0, kw_only=True)
+    error: str | None = field(default=None, kw_only=True)

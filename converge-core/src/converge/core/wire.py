@@ -1,0 +1,300 @@
+"""Wire format version 1 as pure functions over bytes: frames, bodies and what is signed.
+
+A frame is msgpack `[body, signature field]`, both bytes. The first 36 bytes of a signed body are fixed but for the
+signer's key, so `verify` needs nothing decoded. docs/reference/wire-format.md describes the format with test vectors.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import msgpack
+
+from converge.core import ed25519
+from converge.core.errors import MessageDecodeError
+from converge.core.limits import (
+    DEFAULT_FRAME_BYTES,
+    MAX_ELEMENTS,
+    MAX_FRAME_BYTES,
+    MAX_TOPICS,
+    MAX_TREE_SIZE,
+    check_count,
+    check_frame_limit,
+    check_headers,
+    check_optional_text,
+    check_text,
+)
+from converge.core.merkle import HASH_BYTES, leaf_hash, path_length, root_from_path
+from converge.core.plain import check
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "DEFAULT_FRAME_BYTES",
+    "MAX_FRAME_BYTES",
+    "PURPOSE",
+    "VERSION",
+    "Body",
+    "SignatureError",
+    "SignatureField",
+    "decode_body",
+    "encode_body",
+    "join",
+    "parse_signature",
+    "signed_bytes",
+    "signer_of",
+    "split",
+    "unpack_payload",
+    "verify",
+]
+
+VERSION = 1
+"""The first element of every body."""
+
+PURPOSE = b"converge/message/v1\0"
+"""What every signed byte string begins with, so that no signature made for another purpose is one of a message."""
+
+_SIGNED_START = b"\x9a\x01\xc4\x20"  # an array of 10: the version, then 32 bytes of public key
+_KEY_END = len(_SIGNED_START) + ed25519.KEY_BYTES
+_TREE_BYTES = 8  # leaf index and tree size, four bytes each
+_MAX_SIGNATURE_BYTES = ed25519.SIGNATURE_BYTES + _TREE_BYTES + 16 * HASH_BYTES
+_FRAME_OVERHEAD = 1 + 5 + 3  # the array of two, the longest header of a body, the longest header of a signature field
+_BIN_WIDTHS = {0xC4: 1, 0xC5: 2, 0xC6: 4}
+
+
+class SignatureError(MessageDecodeError):
+    """A frame that has to be signed is not, or not by the key it carries.
+
+    Attribute: `reason`, "unsigned" or "invalid".
+    """
+
+    def __init__(self, reason: Literal["unsigned", "invalid"]) -> None:
+        if reason == "unsigned":
+            text = (
+                "the message is unsigned; sign it with sign(identity), or read it with from_bytes() if that is allowed"
+            )
+        else:
+            text = "the signature was not made over these bytes by the key the message carries; drop the message"
+        super().__init__(text)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[SignatureError], tuple[str]]:
+        return type(self), (self.reason,)
+
+
+class Body(NamedTuple):
+    """The decoded body of a message: all checked but the topics' attributes and the payload, which is still packed."""
+
+    public_key: bytes | None
+    sender: str
+    id: str
+    recipient: str | None
+    topics: list[list[Any]]
+    timestamp: int
+    task_id: str | None
+    headers: dict[str, str | int]
+    payload: bytes
+
+
+class SignatureField(NamedTuple):
+    """A signature, and which leaf of a Merkle tree of what size the body is; a tree of one has an empty path."""
+
+    signature: bytes
+    leaf: int
+    size: int
+    path: Sequence[bytes]
+
+
+def split(data: bytes | bytearray | memoryview, max_size: int = DEFAULT_FRAME_BYTES) -> tuple[bytes, bytes]:
+    """Body and signature field of a frame of at most `max_size` bytes, neither of them decoded.
+
+    Raises `MessageDecodeError` for anything but a frame, `ValueError` for a `max_size` out of bounds.
+    """
+    check_frame_limit(max_size)
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise MessageDecodeError(f"a frame is bytes, not {type(data).__name__}")
+    frame = bytes(data)
+    if len(frame) > max_size:
+        raise MessageDecodeError(f"the frame has {len(frame)} bytes; the limit is {max_size}")
+    if frame[:1] != b"\x92":
+        raise MessageDecodeError("not a frame: it does not begin as a msgpack array of two")
+    body, at = _read_bin(frame, 1, "body")
+    signature, at = _read_bin(frame, at, "signature field")
+    if at != len(frame):
+        raise MessageDecodeError(f"the frame has {len(frame) - at} bytes after its end")
+    return body, signature
+
+
+def join(body: bytes, signature: bytes) -> bytes:
+    """The frame of a body and its signature field (empty when unsigned)."""
+    frame: bytes = msgpack.packb([body, signature])
+    return frame
+
+
+def signer_of(body: bytes) -> bytes | None:
+    """The public key a signed body carries, without decoding it; None when the body does not begin as a signed one."""
+    if body.startswith(_SIGNED_START) and len(body) > _KEY_END:
+        return body[len(_SIGNED_START) : _KEY_END]
+    return None
+
+
+def signed_bytes(root: bytes) -> bytes:
+    """What is signed for the Merkle tree with this root: the purpose, then the root."""
+    return PURPOSE + root
+
+
+def parse_signature(field: bytes) -> SignatureField:
+    """The parts of a signature field; `MessageDecodeError` for one that no signer would make.
+
+    Only one form is accepted: a tree of one is the bare signature, a larger one has a path of the right length.
+    """
+    size = len(field)
+    if size == ed25519.SIGNATURE_BYTES:
+        return SignatureField(field, 0, 1, ())
+    start = ed25519.SIGNATURE_BYTES + _TREE_BYTES
+    if not start < size <= _MAX_SIGNATURE_BYTES or (size - start) % HASH_BYTES:
+        raise MessageDecodeError(f"a signature field cannot have {size} bytes")
+    index, leaves = int.from_bytes(field[64:68], "big"), int.from_bytes(field[68:72], "big")
+    path = [field[at : at + HASH_BYTES] for at in range(start, size, HASH_BYTES)]
+    if not 1 < leaves <= MAX_TREE_SIZE:
+        raise MessageDecodeError(f"a signature field with a path cannot be of a tree of {leaves}")
+    if index >= leaves or len(path) != path_length(index, leaves):
+        raise MessageDecodeError(f"a path of {len(path)} hashes cannot be that of leaf {index} in a tree of {leaves}")
+    return SignatureField(field[: ed25519.SIGNATURE_BYTES], index, leaves, path)
+
+
+def verify(body: bytes, signature: bytes) -> bool:
+    """Whether `signature`, a signature field, was made over `body` by the key the body carries; nothing is decoded."""
+    signer = signer_of(body)
+    if signer is None:
+        return False
+    try:
+        field = parse_signature(signature)
+    except MessageDecodeError:
+        return False
+    root = root_from_path(leaf_hash(body), field.leaf, field.size, field.path)
+    return ed25519.verify(signer, field.signature, signed_bytes(root))
+
+
+def encode_body(body: Body) -> bytes:
+    """The body as bytes. Its fields have been checked before; `ValueError` when it does not fit in a frame."""
+    packed: bytes = msgpack.packb(
+        [
+            VERSION,
+            body.public_key,
+            body.sender if body.public_key is None else None,
+            body.id,
+            body.recipient,
+            body.topics,
+            body.timestamp,
+            body.task_id,
+            body.headers,
+            body.payload,
+        ]
+    )
+    most = MAX_FRAME_BYTES - _FRAME_OVERHEAD - _MAX_SIGNATURE_BYTES
+    if len(packed) > most:
+        raise ValueError(
+            f"the message takes {len(packed)} bytes; at most {most} fit in a frame: "
+            "put large data in a store and send its key"
+        )
+    return packed
+
+
+def decode_body(data: bytes) -> Body:
+    """The body in `data`; `MessageDecodeError` for anything else.
+
+    What is not decoded yet, so that a relay does not touch it: the payload. What is not checked yet: attributes of
+    topics, which `Topic` checks.
+    """
+    fields = _unpack(data, "body")
+    if type(fields) is not list or len(fields) != 10:
+        raise MessageDecodeError("body: not an array of 10")
+    if type(fields[0]) is not int or fields[0] != VERSION:
+        raise MessageDecodeError(f"body: this is not wire format version {VERSION}; the sender uses another one")
+    sender = _sender(data, fields[1], fields[2])
+    try:
+        return _checked(Body(fields[1], sender, *fields[3:]))
+    except (TypeError, ValueError) as error:
+        raise MessageDecodeError(f"body: {error}") from None
+
+
+def unpack_payload(data: bytes) -> dict[str, Any]:
+    """The payload map in `data`; `MessageDecodeError` for anything else."""
+    payload = _unpack(data, "payload")
+    if type(payload) is not dict:
+        raise MessageDecodeError("payload: not a map")
+    try:
+        check(payload, "payload")
+    except TypeError as error:
+        raise MessageDecodeError(str(error)) from None
+    return payload
+
+
+def _read_bin(frame: bytes, at: int, what: str) -> tuple[bytes, int]:
+    width = _BIN_WIDTHS.get(frame[at]) if at < len(frame) else None
+    if width is None:
+        raise MessageDecodeError(f"the {what} of the frame is missing or not bytes")
+    start = at + 1 + width
+    end = start + int.from_bytes(frame[at + 1 : start], "big")
+    if end > len(frame):
+        raise MessageDecodeError(f"the frame ends inside its {what}")
+    return frame[start:end], end
+
+
+def _unpack(data: bytes, what: str) -> Any:  # noqa: ANN401  # checked by the callers
+    try:
+        return msgpack.unpackb(
+            data,
+            raw=False,
+            strict_map_key=True,
+            max_ext_len=0,
+            max_array_len=MAX_ELEMENTS,
+            max_map_len=MAX_ELEMENTS,
+            object_pairs_hook=_unique,
+        )
+    except Exception as error:  # noqa: BLE001  # msgpack has error classes outside ValueError; one kind leaves here
+        raise MessageDecodeError(f"{what}: {str(error) or type(error).__name__}") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
+        raise ValueError("a map has the same key twice")
+    return entries
+
+
+def _sender(data: bytes, public_key: object, sender: object) -> str:
+    if public_key is None:
+        try:
+            check_text(sender, "sender", empty=True)
+        except (TypeError, ValueError) as error:
+            raise MessageDecodeError(f"body: {error}") from None
+        return str(sender)
+    signer = signer_of(data)
+    if signer is None or signer != public_key or sender is not None:
+        raise MessageDecodeError(
+            f"body: a signed one begins with {_SIGNED_START.hex()}, the public key, and a nil sender"
+        )
+    return ed25519.fingerprint_of(signer)
+
+
+def _checked(body: Body) -> Body:
+    check_text(body.id, "id")
+    check_optional_text(body.recipient, "recipient")
+    check_count(body.timestamp, "timestamp")
+    check_optional_text(body.task_id, "task_id")
+    if type(body.topics) is not list or len(body.topics) > MAX_TOPICS:
+        raise ValueError(f"topics is not an array of at most {MAX_TOPICS}")
+    for topic in body.topics:
+        if type(topic) is not list or len(topic) != 3 or type(topic[1]) is not dict:
+            raise ValueError("a topic is not [namespace, attributes map, version]")
+        check_text(topic[0], "the namespace of a topic")
+        check_text(topic[2], "the version of a topic")
+    if type(body.headers) is not dict:
+        raise TypeError("headers is not a map")
+    check_headers(body.headers)
+    if type(body.payload) is not bytes:
+        raise TypeError("the payload is not bytes")
+    return body

@@ -1,0 +1,1 @@
+"""Who may join, whom to trust, how disputes end, what is allowed. Each policy fails closed: see `decide`."""

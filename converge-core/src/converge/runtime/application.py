@@ -1,0 +1,274 @@
+"""A configuration brought to life: the store, the managers, and the agents of one process."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from converge.coordination.errors import PoolExists
+from converge.coordination.pool_manager import PoolManager
+from converge.coordination.task_index import TaskProgress
+from converge.coordination.task_manager import TaskManager
+from converge.core.agent import Agent
+from converge.core.capability import Capability
+from converge.core.store import Store
+from converge.core.topic import Topic
+from converge.network.discovery import DiscoveryService
+from converge.network.transport.base import Transport
+from converge.plugins import PluginManager, default_manager
+from converge.runtime.errors import AgentFailed, ConfigError
+from converge.runtime.keys import Member, members
+from converge.runtime.loop import AgentRuntime
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from converge.runtime.config import AgentConfig, Config
+
+__all__ = ["Application", "OnProgress", "check", "open_store", "reporting"]
+
+OnProgress = Callable[[TaskProgress], None]
+"""Called a few times a second with how far the work is."""
+
+PROGRESS_INTERVAL_SEC = 0.1
+_log = logging.getLogger(__name__)
+
+
+def check(config: Config) -> None:
+    """Raise what is wrong with `config` as far as it can be seen without starting: names, classes, pools, processes.
+
+    Imports the plugins that the configuration names and the user's own agent classes, and nothing else.
+    """
+    plugins = _plugins(config)
+    place = config.place
+    _find(plugins, "transport", config.transport, place("[transport]"))
+    store = _find(plugins, "store", config.store, place("[store]"))
+    if config.run.processes > 1 and not getattr(store, "shared", False):
+        raise ConfigError(
+            place("[run] processes"),
+            f"{config.run.processes} processes cannot share the store {config.store['use']!r}, which lives in one; "
+            'use one that they can, such as [store] use = "sqlite"',
+        )
+    if not config.agents:
+        raise ConfigError(config.file.name, "there are no [[agents]] to run")
+    pools = {pool.id for pool in config.pools}
+    for agent in config.agents:
+        _agent_class(plugins, config, agent)
+        for pool in agent.pools:
+            if pool not in pools:
+                raise ConfigError(f"{agent.place} pools", f"there is no pool {pool!r}; add [[pools]] with this id")
+    if config.run.until is not None and all(agent.name != config.run.until for agent in config.agents):
+        names = ", ".join(agent.name for agent in config.agents)
+        raise ConfigError(place("[run] until"), f"no agent is named {config.run.until!r}; there is {names}")
+
+
+def open_store(config: Config) -> Store:
+    """The store of `config`; a relative `path` is taken from the folder of the config file."""
+    table = dict(config.store)
+    if isinstance(table.get("path"), str):
+        table["path"] = str(config.folder / str(table["path"]))
+    store = _plugins(config).build("store", table, where=config.place("[store]"))
+    if not isinstance(store, Store):
+        raise ConfigError(
+            config.place("[store]"), f"the plugin {table['use']!r} made a {type(store).__name__}, not a Store"
+        )
+    return store
+
+
+class Application:
+    """Runs the agents of process number `process` (from 0) of `config`."""
+
+    def __init__(self, config: Config, process: int = 0) -> None:
+        self._config, self._plugins = config, _plugins(config)
+        self._mine = members(config, process)
+
+    async def run(self, on_progress: OnProgress | None = None, stop: asyncio.Event | None = None) -> bool:
+        """Run until the agents named by `until` have ended (True) or `stop` is set (False).
+
+        Raises `ConfigError` or a `PluginError` for what cannot be built and `AgentFailed` when the runtime of an agent
+        died. Agents, managers and store are closed in every case.
+        """
+        async with AsyncExitStack() as stack:
+            store = stack.enter_context(open_store(self._config))
+            tasks, pools = TaskManager(store), PoolManager(store, plugins=self._plugins)
+            stack.callback(tasks.close)
+            self._create_pools(pools)
+            discovery = DiscoveryService(store)
+            runtimes = {
+                member.name: self._runtime(member, store, tasks, pools, discovery, first=member is self._mine[0])
+                for member in self._mine
+            }
+            stack.push_async_callback(_stop_all, runtimes)
+            for member in self._mine:
+                self._join(pools, member)
+                await runtimes[member.name].start()
+            if on_progress is not None:
+                stack.push_async_callback(reporting(tasks, on_progress))
+            return await self._until_over(runtimes, stop or asyncio.Event())
+
+    def _create_pools(self, pools: PoolManager) -> None:
+        for index, pool in enumerate(self._config.pools):
+            spec = {
+                "id": pool.id,
+                "topics": [Topic(name) for name in pool.topics],
+                "admission_policy": pool.admission,
+                "governance": pool.governance,
+                "trust_model": pool.trust,
+                "trust_threshold": pool.trust_threshold,
+            }
+            try:
+                pools.create_pool(spec)
+            except PoolExists as error:
+                raise ConfigError(self._config.place(f"[[pools]] {index}"), str(error)) from None
+
+    def _runtime(
+        self,
+        member: Member,
+        store: Store,
+        tasks: TaskManager,
+        pools: PoolManager,
+        discovery: DiscoveryService,
+        *,
+        first: bool,
+    ) -> AgentRuntime:
+        transport = self._plugins.build(
+            "transport",
+            self._config.transport,
+            where=self._config.place("[transport]"),
+            agent_id=member.identity.fingerprint,
+            identity=member.identity,
+        )
+        if not isinstance(transport, Transport):
+            raise ConfigError(
+                self._config.place("[transport]"), f"the plugin made a {type(transport).__name__}, not a Transport"
+            )
+        return AgentRuntime(
+            self._agent(member),
+            transport,
+            pools,
+            tasks,
+            discovery_service=discovery,
+            executor_kwargs={"votes_store": store},
+            claim_ttl_interval_sec=self._config.run.release_interval_sec if first else None,
+        )
+
+    def _agent(self, member: Member) -> Agent:
+        config = member.config
+        driver = _agent_class(self._plugins, self._config, config)
+        with self._plugins.override("agent", config.driver, driver):
+            table = {"use": config.driver, **config.options}
+            agent = self._plugins.build("agent", table, where=config.place, identity=member.identity)
+        if not isinstance(agent, Agent):
+            raise ConfigError(config.place, f"{config.driver} made a {type(agent).__name__}, not an Agent")
+        for name in config.capabilities:
+            agent.capabilities.add(Capability(name))
+        return agent
+
+    def _join(self, pools: PoolManager, member: Member) -> None:
+        for pool in member.config.pools:
+            if not pools.join_pool(member.identity.fingerprint, pool):
+                raise ConfigError(
+                    f"{member.config.place} pools",
+                    f"pool {pool!r} does not admit {member.name}, whose id is {member.identity.fingerprint}",
+                )
+
+    async def _until_over(self, runtimes: dict[str, AgentRuntime], stop: asyncio.Event) -> bool:
+        """Wait for the end of the agents that `until` names and are here; an agent that dies raises at once."""
+        until = self._config.run.until
+        ending = {member.name for member in self._mine if member.config.name == until}
+        ends_here = bool(ending)
+        waiting: set[asyncio.Task[object]] = {
+            asyncio.create_task(runtime.wait_stopped(), name=name) for name, runtime in runtimes.items()
+        }
+        stopped: asyncio.Task[object] = asyncio.create_task(stop.wait())
+        try:
+            while True:
+                done, waiting = await asyncio.wait({*waiting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                if stopped in done:
+                    return False
+                waiting.discard(stopped)
+                for task in done:
+                    if (error := task.exception()) is not None:
+                        raise AgentFailed(f"agent {task.get_name()} has failed: {error}") from error
+                    ending.discard(task.get_name())
+                if (ends_here and not ending) or not waiting:
+                    return True
+        finally:
+            for task in {*waiting, stopped}:
+                task.cancel()
+
+
+async def _stop_all(runtimes: dict[str, AgentRuntime]) -> None:
+    await asyncio.gather(*(runtime.stop() for runtime in runtimes.values()))
+
+
+def reporting(tasks: TaskManager, on_progress: OnProgress) -> Callable[[], Awaitable[None]]:
+    """Report now and then from a task; what is returned ends that, with a last report."""
+
+    async def report() -> None:
+        while True:
+            on_progress(tasks.progress())
+            await asyncio.sleep(PROGRESS_INTERVAL_SEC)
+
+    job = asyncio.create_task(report(), name="converge-progress")
+
+    async def end() -> None:
+        job.cancel()
+        await asyncio.wait({job})
+        on_progress(tasks.progress())
+
+    return end
+
+
+def _plugins(config: Config) -> PluginManager:
+    manager = default_manager()
+    manager.disable(config.plugins.disabled, source=config.place("[plugins] disabled"))
+    return manager
+
+
+def _find(plugins: PluginManager, kind: str, table: dict[str, object], where: str) -> object:
+    from converge.plugins import PluginError
+
+    try:
+        return plugins.find(kind, str(table["use"]))
+    except PluginError as error:
+        error.where = where
+        raise
+
+
+def _agent_class(plugins: PluginManager, config: Config, agent: AgentConfig) -> object:
+    """The plugin that an entry of `[[agents]]` uses, or the user's own class: imported with the config's folder first
+    on `sys.path`.
+    """
+    if not agent.is_class:
+        return _find(plugins, "agent", {"use": agent.driver}, agent.place)
+    module_name, _, class_name = agent.driver.partition(":")
+    folder = str(config.folder)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name != module_name.partition(".")[0]:
+            raise ConfigError(f"{agent.place} class", f"importing {module_name!r} fails: {error}") from error
+        raise ConfigError(
+            f"{agent.place} class", f"there is no module {module_name!r} in {_shown(config.folder)} or installed"
+        ) from None
+    except Exception as error:
+        raise ConfigError(
+            f"{agent.place} class", f"importing {module_name!r} fails: {type(error).__name__}: {error}"
+        ) from error
+    found = getattr(module, class_name, None)
+    if not isinstance(found, type) or not issubclass(found, Agent):
+        raise ConfigError(f"{agent.place} class", f"{module_name} has no Agent class {class_name!r}")
+    return found
+
+
+def _shown(folder: Path) -> str:
+    return os.path.relpath(folder)

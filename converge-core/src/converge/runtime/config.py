@@ -1,0 +1,249 @@
+"""The configuration of a run: a TOML file, overridden by the environment and by `--set`.
+
+Later wins: the file, then variables `CONVERGE_<TABLE>__<KEY>` (`CONVERGE_STORE__PATH=other.db`), then settings
+`table.key=value`. A value is read as TOML if it is TOML, else as a string. A number in a path is an index:
+`agents.1.count=8`.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attrs import field, frozen, validators
+
+from converge.plugins import PluginError
+from converge.plugins.kinds import did_you_mean
+from converge.plugins.problems import Refused
+from converge.plugins.structure import structure
+from converge.runtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = ["AgentConfig", "Config", "PluginsConfig", "PoolConfig", "RunConfig", "load_config"]
+
+_ENVIRONMENT = "CONVERGE_"
+_AGENT_KEYS = ("class", "use", "name", "count", "pools", "capabilities", "options")
+Table = dict[str, Any]
+
+
+@frozen(kw_only=True)
+class RunConfig:
+    """`[run]`: in how many processes the agents run, and when the run is over.
+
+    `until` names the agents whose end ends the run; without it the run goes on until it is interrupted. Claims that
+    have expired are released every `release_interval_sec` seconds. Keys and the lock of the run are in `state`, a
+    folder relative to the config file.
+    """
+
+    processes: int = field(default=1, validator=[validators.ge(1), validators.le(256)])
+    until: str | None = None
+    release_interval_sec: float = field(default=1.0, validator=validators.gt(0))
+    state: Path = Path(".converge")
+
+
+@frozen(kw_only=True)
+class PluginsConfig:
+    """`[plugins]`: distributions, or `kind:name`, that are not to be loaded."""
+
+    disabled: list[str] = field(factory=list)
+
+
+@frozen(kw_only=True)
+class PoolConfig:
+    """`[[pools]]`: `admission`, `governance` and `trust` are plugin names or `use` tables."""
+
+    id: str
+    topics: list[str] = field(factory=list)
+    admission: object = None
+    governance: object = None
+    trust: object = None
+    trust_threshold: float = 0.0
+
+
+@frozen(kw_only=True)
+class AgentConfig:
+    """`[[agents]]`: `class` (a `module:Class` of the user's own) or `use` (a plugin), and `count` agents of it.
+
+    `options` is a table, or the name of a top-level table that several agents share; any further key of the entry is
+    an option as well. `name` is for keys, logs and `until`; by default the class or plugin name in lower case.
+    """
+
+    name: str
+    driver: str
+    is_class: bool
+    count: int = field(default=1, validator=[validators.ge(1), validators.le(10_000)])
+    pools: list[str] = field(factory=list)
+    capabilities: list[str] = field(factory=list)
+    options: dict[str, object] = field(factory=dict)
+    place: str = ""
+
+
+@frozen(kw_only=True)
+class Config:
+    """A whole configuration. `folder` is where the file is: what a relative path in it is relative to."""
+
+    store: dict[str, object] = field(factory=lambda: {"use": "memory"})
+    transport: dict[str, object] = field(factory=lambda: {"use": "local"})
+    run: RunConfig = field(factory=RunConfig)
+    plugins: PluginsConfig = field(factory=PluginsConfig)
+    pools: list[PoolConfig] = field(factory=list)
+    agents: list[AgentConfig] = field(factory=list)
+    file: Path = Path("converge.toml")
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the file."""
+        return self.file.parent
+
+    @property
+    def state(self) -> Path:
+        """The folder for keys and the lock of the run."""
+        return self.folder / self.run.state
+
+    def place(self, path: str) -> str:
+        """How errors name a place in this configuration."""
+        return f"{self.file.name} {path}"
+
+
+def load_config(path: str | Path, settings: Iterable[str] = (), environment: Mapping[str, str] | None = None) -> Config:
+    """The configuration in the file at `path`, with `environment` (by default the process's) and `settings` on top.
+
+    Raises `ConfigError` for all that is wrong with it, naming the place; `FileNotFoundError` when there is no file.
+    """
+    file = Path(path).absolute()
+    try:
+        data = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(file.name, f"this is not TOML: {error}") from None
+    for source, keys, text in _overrides(settings, os.environ if environment is None else environment):
+        _set(data, keys, _value(text), source)
+    return _config(file, data)
+
+
+def _overrides(settings: Iterable[str], environment: Mapping[str, str]) -> Iterable[tuple[str, list[str], str]]:
+    for name in sorted(environment):
+        if name.startswith(_ENVIRONMENT) and "__" in name:
+            yield name, name.removeprefix(_ENVIRONMENT).lower().split("__"), environment[name]
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not all(key.split(".")):
+            raise ConfigError(f"--set {setting}", "a setting is written table.key=value")
+        yield f"--set {setting}", key.split("."), text
+
+
+def _value(text: str) -> object:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _set(data: Table, keys: list[str], value: object, source: str) -> None:
+    place: Any = data
+    for key, following in zip(keys, [*keys[1:], None], strict=True):
+        if isinstance(place, list):
+            if not key.isdecimal() or int(key) >= len(place):
+                raise ConfigError(
+                    source, f"{key!r} is not the number of an entry; there are {len(place)}, counted from 0"
+                )
+            if following is None:
+                place[int(key)] = value
+            place = place[int(key)]
+        elif not isinstance(place, dict):
+            raise ConfigError(source, f"there is no table to put {key!r} into")
+        elif following is None:
+            place[key] = value
+        else:
+            place = place.setdefault(key, {})
+
+
+def _config(file: Path, data: Table) -> Config:
+    known = ("store", "transport", "run", "plugins", "pools", "agents")
+    agents = _entries(file, data, "agents")
+    shared = {entry["options"] for entry in agents if isinstance(entry.get("options"), str)}
+    for key in data:
+        if key not in known and key not in shared:
+            hint = did_you_mean(key, known)
+            raise ConfigError(
+                f"{file.name} [{key}]",
+                f"there is no such table; there is {', '.join(known)}, "
+                f'and any that an agent names as its options (options = "{key}").{hint}',
+            )
+    return Config(
+        file=file,
+        store=_driver(file, data, "store", "memory"),
+        transport=_driver(file, data, "transport", "local"),
+        run=_structured(file, RunConfig, data.get("run", {}), "[run]"),
+        plugins=_structured(file, PluginsConfig, data.get("plugins", {}), "[plugins]"),
+        pools=[
+            _structured(file, PoolConfig, entry, f"[[pools]] {index}")
+            for index, entry in enumerate(_entries(file, data, "pools"))
+        ],
+        agents=_agents(file, data, agents),
+    )
+
+
+def _entries(file: Path, data: Table, key: str) -> list[Table]:
+    entries = data.get(key, [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ConfigError(f"{file.name} {key}", f"write it as tables: [[{key}]]")
+    return entries
+
+
+def _driver(file: Path, data: Table, key: str, default: str) -> dict[str, object]:
+    table = data.get(key, {"use": default})
+    if not isinstance(table, dict) or not isinstance(table.get("use"), str):
+        raise ConfigError(f"{file.name} [{key}]", f'it needs the name of a plugin: use = "{default}"')
+    return table
+
+
+def _agents(file: Path, data: Table, entries: list[Table]) -> list[AgentConfig]:
+    agents: list[AgentConfig] = []
+    for index, entry in enumerate(entries):
+        agent = _agent(file, data, entry, f"{file.name} [[agents]] {index}")
+        if any(agent.name == other.name for other in agents):
+            raise ConfigError(
+                agent.place, f"another entry is named {agent.name!r} already; give this one a name of its own"
+            )
+        agents.append(agent)
+    return agents
+
+
+def _agent(file: Path, data: Table, entry: Table, place: str) -> AgentConfig:
+    if ("class" in entry) == ("use" in entry):
+        raise ConfigError(place, 'it needs either class = "module:Class" or use = "plugin"')
+    is_class = "class" in entry
+    driver = entry["class"] if is_class else entry["use"]
+    if not isinstance(driver, str) or (is_class and driver.count(":") != 1):
+        raise ConfigError(place, f'class is written "module:Class", not {driver!r}')
+    options = entry.get("options", {})
+    if isinstance(options, str):
+        if not isinstance(data.get(options), dict):
+            raise ConfigError(f"{place} options", f"there is no table [{options}]")
+        options = data[options]
+    fields: Table = {key: entry[key] for key in ("name", "count", "pools", "capabilities") if key in entry}
+    fields.setdefault("name", driver.rpartition(":")[2].lower())
+    inline = {key: value for key, value in entry.items() if key not in _AGENT_KEYS}
+    table: Table = {**fields, "driver": driver, "is_class": is_class, "options": {**options, **inline}, "place": place}
+    agent: AgentConfig = _structured(file, AgentConfig, table, place.removeprefix(file.name).strip())
+    if not agent.name or set(agent.name) & set("/\\\0"):
+        raise ConfigError(f"{place} name", f"{agent.name!r} cannot be part of a file name")
+    return agent
+
+
+def _structured(file: Path, kind: type, table: object, place: str) -> Any:  # noqa: ANN401  # an instance of `kind`
+    if not isinstance(table, dict):
+        raise ConfigError(f"{file.name} {place}", "it has to be a table")
+    try:
+        return structure(kind, table, _no_plugin)
+    except Refused as refused:
+        texts = [f"{path} {text}".strip() for path, text in refused.problems]
+        raise ConfigError(f"{file.name} {place}", "; ".join(texts)) from None
+
+
+def _no_plugin(kind: str, table: object) -> object:
+    raise PluginError(kind, str(table))

@@ -1,0 +1,75 @@
+"""What an agent can reach while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from attrs import field, frozen
+
+from converge.coordination.ballot import BallotBox
+from converge.coordination.pool_manager import PoolManager
+from converge.coordination.task_manager import TaskManager
+from converge.network.network import AgentNetwork
+from converge.runtime.threads import StoreThread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from converge.core.task import Task
+    from converge.network.discovery import AgentDescriptor, DiscoveryQuery
+
+__all__ = ["AgentContext"]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+@frozen
+class AgentContext:
+    """The network, the managers and the ballot box of an agent's runtime, as `agent.context`.
+
+    Managers on a store that blocks must not be called from the event loop: an async `decide` awaits
+    `context.run(manager.method, …)`; one that is `blocking = True` calls them directly. A manager that the runtime was
+    not given is None.
+    """
+
+    network: AgentNetwork
+    tasks: TaskManager | None
+    pools: PoolManager | None
+    ballots: BallotBox | None
+    _store_thread: StoreThread = field(repr=False)
+
+    async def run(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """What `call` returns, from the store thread."""
+        return await self._store_thread.run(call, *args, **kwargs)
+
+    async def discover(self, query: DiscoveryQuery) -> list[AgentDescriptor]:
+        """The agents that fit `query` now, in every process that shares the store."""
+        return await self.run(self.network.discover, query)
+
+    async def wait_for_tasks(self, task_ids: Iterable[str]) -> list[Task]:
+        """The tasks, once every one of them has ended; unknown ids are left out.
+
+        Costs one look at the open tasks for each change, and no timer. Raises `RuntimeError` without a task manager.
+        """
+        tasks = self.tasks
+        if tasks is None:
+            raise RuntimeError("this runtime has no task manager")
+        ids = list(task_ids)
+        changed = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(changed.set)
+
+        remove = tasks.add_listener(wake)
+        try:
+            waiting = set(ids)
+            while waiting := await self.run(tasks.open_among, waiting):
+                await changed.wait()
+                changed.clear()
+        finally:
+            remove()
+        found = await self.run(lambda: [tasks.get_task(task_id) for task_id in ids])
+        return [task for task in found if task is not None]

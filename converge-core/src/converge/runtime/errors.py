@@ -1,0 +1,30 @@
+"""The errors of `converge.runtime`."""
+
+from __future__ import annotations
+
+from converge.core.errors import ConvergeError
+
+__all__ = ["AgentFailed", "AlreadyRunning", "ConfigError", "ProcessFailed"]
+
+
+class ConfigError(ConvergeError, ValueError):
+    """The configuration cannot be used. The text begins with the file and the place in it, and says what to write."""
+
+    def __init__(self, place: str, problem: str) -> None:
+        super().__init__(f"{place}: {problem}")
+        self.place, self.problem = place, problem
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[str, str]]:
+        return type(self), (self.place, self.problem)
+
+
+class AlreadyRunning(ConvergeError, RuntimeError):
+    """Another run of the same config is alive; two would use the same identities."""
+
+
+class AgentFailed(ConvergeError, RuntimeError):
+    """The runtime of an agent ended with an error; the cause has it."""
+
+
+class ProcessFailed(ConvergeError, RuntimeError):
+    """A process of the run ended again and again, and is not started any more."""

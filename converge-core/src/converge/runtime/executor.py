@@ -1,0 +1,298 @@
+"""Carrying out what agents decide: one handler for each kind of decision, under a policy."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from attrs import frozen
+
+from converge.coordination.ballot import BallotBox
+from converge.core.agent import Outcome
+from converge.core.decisions import (
+    ClaimTask,
+    CreatePool,
+    Decision,
+    InvokeTool,
+    JoinPool,
+    LeavePool,
+    ReportTask,
+    SendMessage,
+    SubmitTask,
+    Vote,
+)
+from converge.core.errors import ConvergeError
+from converge.policy.safety import ActionPolicy, ResourceLimits, validate_safety
+from converge.runtime.threads import StoreThread, in_own_thread
+
+if TYPE_CHECKING:
+    from converge.coordination.pool_manager import PoolManager
+    from converge.coordination.task_manager import TaskManager
+    from converge.core.plain import Plain
+    from converge.core.store import Store
+    from converge.core.task import Task
+    from converge.core.tools import ToolRegistry
+    from converge.network.network import AgentNetwork
+    from converge.observability.metrics import MetricsCollector
+    from converge.observability.replay import ReplayLog
+
+__all__ = ["DEFAULT_TOOL_TIMEOUT_SEC", "Executor", "Handler", "Refused", "StandardExecutor"]
+
+DEFAULT_TOOL_TIMEOUT_SEC = 60.0
+_log = logging.getLogger(__name__)
+
+
+class Refused(ConvergeError, PermissionError):
+    """A decision is not carried out because a policy, a limit or a rule says no. A handler may raise it too."""
+
+
+class Executor(Protocol):
+    """What carries out the decisions of one agent."""
+
+    async def execute(self, decisions: Iterable[Decision]) -> Sequence[Outcome] | None:
+        """Carry out `decisions` in order; one that fails does not stop the rest. Their outcomes, if it keeps any."""
+
+
+Handler: TypeAlias = Callable[[Any], object]
+"""Takes a decision; what it returns (or what awaiting that gives) becomes the outcome's value."""
+
+
+@frozen
+class _Route:
+    handler: Handler
+    on_store: bool = False  # may wait for the store: done together with its neighbours in one hop
+
+
+class StandardExecutor:
+    """The executor named "standard".
+
+    `safety_policy` is a pair (ResourceLimits | None, ActionPolicy | None): the action policy is asked before every
+    decision, by the name of its class; the limits before SubmitTask and ClaimTask. `votes_store` is a mapping id →
+    {agent: option} or a store. `custom_handlers` maps decision classes to functions, plain or async, and goes before
+    the built-in ones. A decision that nothing handles, or whose manager is missing, is refused, with the reason.
+
+    Tools: an async one runs on the event loop and is cancelled at `tool_timeout_sec`; any other runs in a thread of
+    its own, which Python cannot end, so at the timeout its result is given up and the thread is left behind.
+    `tool_allowlist` None allows every registered tool, an empty one none.
+
+    When a manager's store is blocking, neighbouring decisions that need it are done together in one thread hop. For
+    the coroutines of one event loop.
+    """
+
+    def __init__(
+        self,
+        agent_id: str,
+        network: AgentNetwork | None = None,
+        task_manager: TaskManager | None = None,
+        pool_manager: PoolManager | None = None,
+        *,
+        metrics_collector: MetricsCollector | None = None,
+        votes_store: MutableMapping[str, dict[str, Plain]] | Store | None = None,
+        safety_policy: tuple[ResourceLimits | None, ActionPolicy | None] | None = None,
+        replay_log: ReplayLog | None = None,
+        tool_registry: ToolRegistry | None = None,
+        custom_handlers: Mapping[type[Decision], Handler] | None = None,
+        tool_timeout_sec: float | None = DEFAULT_TOOL_TIMEOUT_SEC,
+        tool_allowlist: Collection[str] | None = None,
+        store_thread: StoreThread | None = None,
+    ) -> None:
+        self.agent_id = agent_id
+        self._network, self._tasks, self._pools = network, task_manager, pool_manager
+        self._metrics, self._replay_log = metrics_collector, replay_log
+        self._ballots = None if votes_store is None else BallotBox(votes_store)
+        self._limits, self._actions = safety_policy if safety_policy is not None else (None, None)
+        self._tools, self._tool_timeout, self._tool_allowlist = tool_registry, tool_timeout_sec, tool_allowlist
+        self._store_thread = store_thread
+        managers = (task_manager, pool_manager, self._ballots)
+        self._hop = store_thread is not None and any(manager is not None and manager.blocking for manager in managers)
+        self._routes = {**self._built_in(), **{kind: _Route(call) for kind, call in (custom_handlers or {}).items()}}
+
+    def _built_in(self) -> dict[type[Decision], _Route]:
+        return {
+            SendMessage: _Route(self._send),
+            InvokeTool: _Route(self._invoke),
+            SubmitTask: _Route(self._submit, on_store=True),
+            ClaimTask: _Route(self._claim, on_store=True),
+            ReportTask: _Route(self._report, on_store=True),
+            CreatePool: _Route(self._create_pool, on_store=True),
+            JoinPool: _Route(self._join, on_store=True),
+            LeavePool: _Route(self._leave, on_store=True),
+            Vote: _Route(self._vote, on_store=True),
+        }
+
+    async def execute(self, decisions: Iterable[Decision]) -> list[Outcome]:
+        """Carry out `decisions` in order; one outcome for each. Raises only when it is cancelled."""
+        outcomes: list[Outcome] = []
+        for on_store, group in groupby(decisions, key=lambda decision: self._route(decision).on_store):
+            if not on_store:
+                outcomes += [await self._one(decision) for decision in group]
+            elif self._hop and self._store_thread is not None:
+                outcomes += await self._store_thread.run(self._on_store, list(group))
+            else:
+                outcomes += self._on_store(list(group))
+        for outcome in outcomes:
+            self._note(outcome)
+        return outcomes
+
+    def _route(self, decision: object) -> _Route:
+        for kind in type(decision).__mro__:
+            if (route := self._routes.get(kind)) is not None:
+                return route
+        return _NO_ROUTE
+
+    def _on_store(self, decisions: Sequence[Decision]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        for kind, group in groupby(decisions, key=type):
+            run = list(group)
+            together = self._submit_together(run) if kind is SubmitTask and len(run) > 1 else None
+            outcomes += together if together is not None else map(self._one_on_store, run)
+        return outcomes
+
+    def _submit_together(self, decisions: Sequence[Decision]) -> list[Outcome] | None:
+        """Submit neighbours in one commit; None when one of them cannot be, so that each is judged alone."""
+        tasks: list[Task] = []
+        for decision in decisions:
+            if not isinstance(decision, SubmitTask) or self._refusal(decision) is not None or self._tasks is None:
+                return None
+            tasks.append(decision.task)
+        try:
+            ids = self._tasks.submit_many(tasks)  # type: ignore[union-attr]  # tested for each task above
+        except (ValueError, TypeError, OSError):
+            return None
+        return [Outcome(decision, "done", task_id) for decision, task_id in zip(decisions, ids, strict=True)]
+
+    def _one_on_store(self, decision: Decision) -> Outcome:
+        refusal = self._refusal(decision)
+        if refusal is not None:
+            return Outcome(decision, "refused", error=refusal)
+        try:
+            return Outcome(decision, "done", self._route(decision).handler(decision))
+        except Exception as error:  # noqa: BLE001  # becomes the outcome that the agent sees
+            return _failure(decision, error)
+
+    async def _one(self, decision: Decision) -> Outcome:
+        refusal = self._refusal(decision)
+        if refusal is not None:
+            return Outcome(decision, "refused", error=refusal)
+        try:
+            value = self._route(decision).handler(decision)
+            return Outcome(decision, "done", await value if inspect.isawaitable(value) else value)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # becomes the outcome that the agent sees
+            return _failure(decision, error)
+
+    def _refusal(self, decision: object) -> str | None:
+        name = type(decision).__name__
+        if not isinstance(decision, Decision):
+            return f"{name} is no Decision"
+        try:
+            if self._actions is not None and not self._actions.is_allowed(name):
+                return f"the action policy does not allow {name}"
+            return self._over_limits(decision)
+        except Exception as error:  # noqa: BLE001  # whatever a policy raises, it denies
+            _log.exception("the safety policy failed on %s of %s, so it is refused", name, self.agent_id)
+            return f"the safety policy failed: {type(error).__name__}: {error}"
+
+    def _over_limits(self, decision: Decision) -> str | None:
+        if self._limits is None or not isinstance(decision, (SubmitTask, ClaimTask)):
+            return None
+        task: Task | None = (
+            decision.task if isinstance(decision, SubmitTask) else self._task_manager().get_task(decision.task_id)
+        )
+        constraints = {} if task is None else task.constraints
+        cpu, memory = constraints.get("cpu", 0), constraints.get("memory_mb", 0)
+        if validate_safety(self._limits, cpu, memory):  # type: ignore[arg-type]  # what is no number is refused by it
+            return None
+        return f"the task asks for cpu {cpu!r} and memory_mb {memory!r}, beyond {self._limits}"
+
+    def _note(self, outcome: Outcome) -> None:
+        if outcome.status != "done":
+            _log.info("%s: %s %s: %s", self.agent_id, type(outcome.decision).__name__, outcome.status, outcome.error)
+        if self._metrics is not None:
+            self._metrics.inc(f"converge_decisions_{outcome.status}_total")
+
+    # -- handlers
+
+    async def _send(self, decision: SendMessage) -> None:
+        if self._network is None:
+            raise Refused("this executor has no network to send with")
+        message = decision.message
+        if message.sender not in ("", self.agent_id):
+            raise Refused(f"the sender is {message.sender}; {self.agent_id} sends in its own name only")
+        if not message.sender:
+            message = message.evolve(sender=self.agent_id)
+        await self._network.send(message)
+        if self._replay_log is not None:
+            self._replay_log.record_message(message)
+
+    async def _invoke(self, decision: InvokeTool) -> object:
+        name = decision.tool_name
+        if self._tool_allowlist is not None and name not in self._tool_allowlist:
+            raise Refused(f"the tool {name!r} is not on the allow-list")
+        tool = None if self._tools is None else self._tools.get(name)
+        if tool is None:
+            known = [] if self._tools is None else self._tools.list_names()
+            raise Refused(f"there is no tool {name!r}; there is {', '.join(known) or 'none'}")
+        try:
+            async with asyncio.timeout(self._tool_timeout):
+                if inspect.iscoroutinefunction(tool.run) or getattr(tool, "is_async", False):
+                    return await tool.run(decision.params)
+                value = await in_own_thread(f"converge-tool-{name}", tool.run, decision.params)
+                return await value if inspect.isawaitable(value) else value
+        except TimeoutError:
+            raise TimeoutError(f"the tool {name!r} gave no answer within {self._tool_timeout} s") from None
+
+    def _submit(self, decision: SubmitTask) -> str:
+        return self._task_manager().submit(decision.task)
+
+    def _claim(self, decision: ClaimTask) -> object:
+        pools = None if self._pools is None else self._pools.get_pools_for_agent(self.agent_id)
+        claim = self._task_manager().claim(self.agent_id, decision.task_id, pool_ids=pools)
+        if not claim:
+            raise Refused(f"task {decision.task_id} is not to be had: held, ended, unknown, or of another pool")
+        return claim
+
+    def _report(self, decision: ReportTask) -> None:
+        self._task_manager().report(self.agent_id, decision.task_id, decision.result)
+
+    def _create_pool(self, decision: CreatePool) -> object:
+        return self._pool_manager().create_pool(decision.spec)
+
+    def _join(self, decision: JoinPool) -> bool:
+        if not self._pool_manager().join_pool(self.agent_id, decision.pool_id):
+            raise Refused(f"pool {decision.pool_id} does not admit this agent")
+        return True
+
+    def _leave(self, decision: LeavePool) -> bool:
+        return self._pool_manager().leave_pool(self.agent_id, decision.pool_id)
+
+    def _vote(self, decision: Vote) -> None:
+        if self._ballots is None:
+            raise Refused("this executor has no votes_store")
+        self._ballots.cast(decision.vote_id, self.agent_id, decision.option)
+
+    def _task_manager(self) -> TaskManager:
+        if self._tasks is None:
+            raise Refused("this executor has no task manager")
+        return self._tasks
+
+    def _pool_manager(self) -> PoolManager:
+        if self._pools is None:
+            raise Refused("this executor has no pool manager")
+        return self._pools
+
+
+def _no_handler(decision: object) -> object:
+    raise Refused(f"nothing here carries out {type(decision).__name__}; give the executor a handler in custom_handlers")
+
+
+_NO_ROUTE = _Route(_no_handler)
+
+
+def _failure(decision: Decision, error: BaseException) -> Outcome:
+    if isinstance(error, Refused):
+        return Outcome(decision, "refused", error=str(error))
+    return Outcome(decision, "failed", error=f"{type(error).__name__}: {error}")
