@@ -120,6 +120,7 @@ class Lead(Agent):
         self._root = corpus.root_of(options.path)
         self._files: list[corpus.SourceFile] = []
         self._job = self._tag = ""
+        self._greeted = False
 
     @classmethod
     def from_options(cls, options: AuditOptions, identity: Identity) -> Self:
@@ -132,6 +133,8 @@ class Lead(Agent):
         self._tag = f"audit:{self._job}:{zlib.crc32(str(self._root).encode()):08x}"
 
     async def decide(self, messages: list[Message], tasks: list[Task]) -> list[Decision]:
+        if not self._greeted:
+            await self._greet()
         steps = {task.objective: task for task in tasks if task.id.startswith(self._tag)}
         for objective, step in (("collect", self._ask_for_votes), ("count", self._count)):
             task = steps.get(objective)
@@ -139,23 +142,26 @@ class Lead(Agent):
                 return await step(task) if task.assigned_to == self.id else [ClaimTask(task.id)]
         return await self._plan()
 
+    async def _greet(self) -> None:
+        tasks = self.context.tasks
+        assert tasks is not None
+        self._greeted = True
+        known = await self.context.run(tasks.get_task, f"{self._tag}:collect")
+        left = await self.context.run(tasks.open_among, self._file_tasks())
+        resumed = f"; going on, {len(self._files) - len(left)} are done already" if known is not None else ""
+        print(f"Auditing {len(self._files)} files of {self._root}{resumed}.")
+
     async def _plan(self) -> list[Decision]:
         """One task for each file, and one that stands for collecting them. What is there already stays as it is."""
         tasks = self.context.tasks
         assert tasks is not None
         counted = await self.context.run(tasks.get_task, f"{self._tag}:count")
         if counted is not None and counted.state is TaskState.COMPLETED:
-            print(f"Nothing has changed since the last run: {len(self._files)} files are audited already.")
             await self._publish()
             return []
         while not await self.context.discover(DiscoveryQuery(capabilities=[AUDIT])):
             _log.warning("waiting for an agent that offers %s", AUDIT)
             await asyncio.sleep(0.2)
-        open_tasks = await self.context.run(tasks.open_among, self._file_tasks())
-        known = await self.context.run(tasks.get_task, f"{self._tag}:collect")
-        done = 0 if known is None else len(self._files) - len(open_tasks)
-        resumed = f"; going on, {done} are done already" if done else ""
-        print(f"Auditing {len(self._files)} files of {self._root}{resumed}.")
         return [*map(self._file_task, range(len(self._files))), SubmitTask(self._step("collect"))]
 
     async def _ask_for_votes(self, collect: Task) -> list[Decision]:

@@ -59,7 +59,7 @@ def test_put_if_absent_has_one_winner_among_processes(tmp_path: Path) -> None:
 
 
 def test_the_race_catches_a_store_that_checks_and_then_puts(tmp_path: Path) -> None:
-    assert any(count > 1 for count in winners(tmp_path / "s.db", "mutant").values())
+    assert any(max(winners(tmp_path / f"{attempt}.db", "mutant").values()) > 1 for attempt in range(3))
 
 
 def test_no_increment_is_lost_among_processes(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import threading
 import time
@@ -139,6 +140,7 @@ def test_a_sqlite_that_corrupts_shared_files_is_refused() -> None:
 
 
 def open_descriptors() -> int:
+    gc.collect()
     return len([*Path("/proc/self/fd").iterdir()])
 
 
@@ -148,13 +150,13 @@ def test_a_failed_opening_leaves_no_descriptor_behind(path: Path) -> None:
     for _ in range(5):
         with pytest.raises(StoreFormatError):
             SQLiteStore(path)
-    assert open_descriptors() == before
+    assert open_descriptors() <= before
 
 
 def test_a_store_that_nobody_closes_frees_its_descriptors_when_it_is_gone(path: Path) -> None:
     before = open_descriptors()
     SQLiteStore(path).put("k", 1)
-    assert open_descriptors() == before
+    assert open_descriptors() <= before
 
 
 def test_errors_carry_their_data_through_pickle() -> None:

@@ -127,7 +127,7 @@ def test_a_decode_error_is_a_value_error_of_converge() -> None:
 
 def test_a_signature_error_says_why_and_pickles() -> None:
     for reason in ("unsigned", "invalid"):
-        error = wire.SignatureError(reason)  # type: ignore[arg-type]  # mypy widens the loop variable
+        error = wire.SignatureError(reason)
         again = pickle.loads(pickle.dumps(error))
         assert (again.reason, str(again)) == (reason, str(error))
 

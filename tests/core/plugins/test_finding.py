@@ -141,6 +141,10 @@ def test_a_pip_hint_is_given_for_plugins_of_our_own_and_never_made_from_the_name
         ("def f(:", "SyntaxError"),
         ("Store = None", "its target is None"),
         ("def __getattr__(name): raise SystemExit", "SystemExit: None"),
+        (
+            "class Meta(type):\n    def __getattr__(cls, name): raise SystemExit(9)\nclass Store(metaclass=Meta): pass",
+            "SystemExit: 9",
+        ),
     ],
 )
 def test_whatever_an_import_raises_is_a_broken_plugin_with_a_reason(

@@ -58,6 +58,17 @@ def test_a_registered_object_that_raises_is_passed_over_logged_and_counted(
     assert manager.failures == {"raising": 1}
 
 
+def test_a_registered_object_may_answer_after_the_entry_points(manager: PluginManager) -> None:
+    class Fallback:
+        @hookimpl(trylast=True)
+        def converge_find_store(self, name: str) -> object | None:
+            return Mine
+
+    manager.register(Fallback())
+    assert name_of(manager.find("store", "memory")) == "MemoryStore"
+    assert manager.find("store", "anything") is Mine
+
+
 def test_one_that_raises_does_not_block_another_registered_object(manager: PluginManager) -> None:
     manager.register(Answering())
     manager.register(Raising())

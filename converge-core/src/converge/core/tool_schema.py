@@ -8,9 +8,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import typing
-from typing import TYPE_CHECKING, Any
-
-from attrs import frozen
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from converge.core.errors import ToolParameterError
 
@@ -22,16 +20,14 @@ if TYPE_CHECKING:
 __all__ = ["Documentation", "ToolSchema", "check_signature", "documentation_of", "schema_of"]
 
 
-@frozen
-class Documentation:
+class Documentation(NamedTuple):
     """What a docstring says: the whole description, and one for each parameter that has one."""
 
     description: str
     parameters: dict[str, str]
 
 
-@frozen
-class ToolSchema:
+class ToolSchema(NamedTuple):
     """How parameters are checked, and the JSON schema (draft 2020-12) that says so."""
 
     tool: str

@@ -31,13 +31,13 @@ def load(plugin: PluginInfo) -> object:
     try:
         module = importlib.import_module(module_name)
         driver: object = functools.reduce(getattr, attributes, module)
-    except KeyboardInterrupt:
+        check_api(driver, plugin.kind, plugin.name, plugin)
+    except (KeyboardInterrupt, PluginIncompatible):
         raise
     except BaseException as error:  # whatever a foreign import raises is that plugin's failure
         raise _broken(plugin, _reason(error)) from error
     if driver is None:
         raise _broken(plugin, "its target is None")
-    check_api(driver, plugin.kind, plugin.name, plugin)
     return driver
 
 
