@@ -119,7 +119,8 @@ class Environments:
         """One to look at and not to change."""
         key = tuple(sorted(modes.items()))
         if key not in self._made:
-            self._made[key] = self.new("-".join(f"{name.removeprefix('converge-')}.{mode}" for name, mode in key), modes)
+            label = "-".join(f"{name.removeprefix('converge-')}.{mode}" for name, mode in key)
+            self._made[key] = self.new(label, modes)
         return self._made[key]
 
     def new(

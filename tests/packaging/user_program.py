@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, assert_type
+from typing import Literal, assert_type
 
 from attrs import frozen
 
@@ -13,6 +13,7 @@ from converge.core.agent import Agent
 from converge.core.decisions import ClaimTask, Decision, ReportTask
 from converge.core.identity import Identity
 from converge.core.message import Message
+from converge.core.plain import Plain
 from converge.core.store import Store
 from converge.core.task import Task
 from converge.core.tools import tool
@@ -22,15 +23,12 @@ from converge.network.transport.local import LocalTransport
 from converge.plugins import PluginManager
 from converge.runtime.loop import AgentRuntime
 
-if TYPE_CHECKING:
-    from converge.core.plain import Plain
-
 
 class Reviewer(Agent):
     """Claims what is there, and reports what it holds."""
 
     def decide(self, messages: list[Message], tasks: list[Task]) -> list[Decision]:
-        mine = [ReportTask(task.id, {"lines": count(task.objective)}) for task in tasks if task.assigned_to == self.id]
+        mine = [ReportTask(task.id, {"lines": count(str(task.objective))}) for task in tasks if task.assigned_to == self.id]
         return [*mine, *(ClaimTask(task.id) for task in tasks if task.assigned_to is None)]
 
 
@@ -67,7 +65,7 @@ def main(folder: Path) -> None:
 
     store = SQLiteStore(folder / "converge.db")
     assert_type(store, SQLiteStore)
-    assert_type(store.get_versioned("k"), "tuple[Plain, int] | None")
+    assert_type(store.get_versioned("k"), tuple[Plain, int] | None)
     shared: Store = store
     manager = TaskManager(shared)
     task_id = manager.submit(Task(objective={"text": "one\ntwo"}))
@@ -79,12 +77,13 @@ def main(folder: Path) -> None:
     manager.report(identity.fingerprint, task_id, {"lines": 2})
     store.close()
 
+    assert_type(count("one"), int)
     runtime = AgentRuntime(Reviewer(identity), LocalTransport(identity.fingerprint))
     assert_type(runtime.running, bool)
     plugins = PluginManager()
     with plugins.override("store", "shelf", Shelf):
         assert isinstance(plugins.build("store", {"use": "shelf", "name": "elm"}), Shelf)
-    print("used")
+    sys.stdout.write("used")
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from converge.core.capability import CapabilitySet
 from converge.core.decisions import Decision
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Iterable, Sequence
 
+    from converge.core.capability import Capability
     from converge.core.identity import Identity
     from converge.core.message import Message
     from converge.core.task import Task
@@ -60,7 +61,7 @@ class Agent:
 
     def __init__(self, identity: Identity) -> None:
         self.identity = identity
-        self.capabilities = CapabilitySet()
+        self._capabilities = CapabilitySet()
         self.topics: list[Topic] = []
         self.state = AgentState.OFFLINE
         self.outcomes: tuple[Outcome, ...] = ()
@@ -70,6 +71,15 @@ class Agent:
     def id(self) -> str:
         """The fingerprint of the identity."""
         return self.identity.fingerprint
+
+    @property
+    def capabilities(self) -> CapabilitySet:
+        """What this agent can do. A list of capabilities or names can be assigned too."""
+        return self._capabilities
+
+    @capabilities.setter
+    def capabilities(self, value: Iterable[Capability | str]) -> None:
+        self._capabilities = value if isinstance(value, CapabilitySet) else CapabilitySet(value)
 
     @property
     def context(self) -> AgentContext:

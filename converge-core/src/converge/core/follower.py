@@ -20,15 +20,20 @@ class Follower:
         self._cursor = 0
 
     def poll(self) -> tuple[bool, list[Change]]:
-        """Whether the cache has to be emptied first, and what to put into it; the first time, all there is.
+        """Whether the cache has to be emptied first, and what to put into it.
 
-        Costs little when nothing changed. Not for several threads at once.
+        The first time it is all there is, and so it is when the cursor has expired: neither tells of deletions, hence
+        the emptying. Costs little when nothing changed. Not for several threads at once. A poll that raised has moved
+        nothing: the next one tells the same again.
         """
-        if self._cursor and not self._store.may_have_changed(self._cursor):
-            return False, []
-        try:
-            self._cursor, changes = self._store.changes(self._cursor, self._prefix)
-        except CursorExpired:
-            self._cursor, changes = self._store.changes(0, self._prefix)
-            return True, changes
-        return False, changes
+        if self._cursor:
+            if not self._store.may_have_changed(self._cursor):
+                return False, []
+            try:
+                self._cursor, changes = self._store.changes(self._cursor, self._prefix)
+            except CursorExpired:
+                pass
+            else:
+                return False, changes
+        self._cursor, changes = self._store.changes(0, self._prefix)
+        return True, changes

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-from attrs import define, field
+from typing import TYPE_CHECKING
+
+from attrs import define, field, validators
 
 from converge.core.topic import Topic
-from converge.policy.admission import AdmissionPolicy
-from converge.policy.governance import GovernanceModel
-from converge.policy.trust import TrustModel
+
+if TYPE_CHECKING:
+    from attrs import Attribute
+
+    from converge.policy.admission import AdmissionPolicy
+    from converge.policy.governance import GovernanceModel
+    from converge.policy.trust import TrustModel
 
 __all__ = ["Pool"]
 
 
+def _check_threshold(_pool: Pool, _attribute: Attribute[float], value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"trust_threshold is a number from 0 to 1, not {value!r}")
+
+
 @define
 class Pool:
-    """A pool and its present members. The one from a `PoolManager` is the caller's copy: join and leave through it."""
+    """A pool and its present members. The one from a `PoolManager` is the caller's copy: join and leave through it.
 
-    id: str
-    topics: list[Topic] = field(factory=list)
+    Raises `ValueError` for a `trust_threshold` that is no number from 0 to 1, or an empty id.
+    """
+
+    id: str = field(validator=validators.and_(validators.instance_of(str), validators.min_len(1)))
+    topics: list[Topic] = field(factory=list, converter=list)
     admission_policy: AdmissionPolicy | None = None
     governance: GovernanceModel | None = None
     agents: set[str] = field(factory=set, converter=set)
     trust_model: TrustModel | None = None
-    trust_threshold: float = 0.0
+    trust_threshold: float = field(default=0.0, validator=_check_threshold)
 
     def add_agent(self, agent_id: str) -> None:
         """Count `agent_id` among the members of this object."""

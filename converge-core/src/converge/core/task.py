@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
+from converge.core.capability import Capability
 from converge.core.plain import Plain
 from converge.core.topic import Topic
 
@@ -39,10 +40,12 @@ class TaskState(Enum):
 _FINAL = frozenset({TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED})
 
 
-def _names(capabilities: Iterable[str]) -> list[str]:
+def _names(capabilities: Iterable[Capability | str]) -> list[str]:
     if isinstance(capabilities, str):
         raise TypeError(f'required_capabilities is a list of names; write ["{capabilities}"]')
-    return list(capabilities)
+    names = [item.name if isinstance(item, Capability) else item for item in capabilities]
+    # a set has another order in each process, and the same task submitted from two must be the same
+    return sorted(names) if isinstance(capabilities, set | frozenset) else names
 
 
 @define(weakref_slot=True)

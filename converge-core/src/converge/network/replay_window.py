@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
+
+from attrs import define, field
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -12,47 +16,88 @@ if TYPE_CHECKING:
 
 __all__ = ["ReplayWindow"]
 
+_BUCKETS_IN_WINDOW = 4
+_DIGEST_BYTES = 16
+
+
+@define
+class _Bucket:
+    """What was accepted with a timestamp inside one stretch of time."""
+
+    newest: int = 0
+    seen: dict[str, set[bytes]] = field(factory=dict)
+
 
 class ReplayWindow:
     """Accepts a message once, if its timestamp is at most `max_age_sec` old and `max_ahead_sec` ahead of this clock.
 
-    Seen ids are kept in two generations, each as long as the whole window, so an id is remembered for as long as its
-    timestamp could pass. Memory is bounded by `capacity` ids a generation; beyond that messages are refused, because
-    forgetting an id would let it be replayed. `now` gives Unix seconds. Not for use by several threads at once.
+    What was accepted is remembered by the message's own timestamp, in buckets of a quarter of the window, and a
+    bucket is forgotten when all of it is stale. From then on nothing as old as the newest message in it is accepted,
+    so a clock that is set forward and back, or back by days, opens nothing that was closed. The price: after a leap
+    forward and back, messages stamped before the newest one from before the leap are refused.
+
+    At most `capacity` messages are remembered (some 120 bytes each), and at most half as many of one sender, so that
+    one sender cannot use up the room of all; what is beyond is refused, because forgetting would let it be replayed.
+    `now` gives Unix seconds. Not for use by several threads at once.
     """
 
     def __init__(
         self,
         max_age_sec: float = 120.0,
         max_ahead_sec: float = 30.0,
-        capacity: int = 100_000,
+        capacity: int = 1_000_000,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._max_age_ms, self._max_ahead_ms = max_age_sec * 1000, max_ahead_sec * 1000
+        if not (0 <= max_age_sec < float("inf") and 0 <= max_ahead_sec < float("inf")):
+            raise ValueError(f"the replay window needs finite times of at least 0, not {max_age_sec}, {max_ahead_sec}")
+        if capacity < 1:
+            raise ValueError(f"the replay window remembers at least one message; capacity {capacity} does not")
+        self._max_age_ms, self._max_ahead_ms = round(max_age_sec * 1000), round(max_ahead_sec * 1000)
         self._capacity, self._now = capacity, now
-        self._span = max_age_sec + max_ahead_sec
-        self._young: set[tuple[str, str]] = set()
-        self._old: set[tuple[str, str]] = set()
-        self._rotated_at = now()
+        self._bucket_ms = max(1, (self._max_age_ms + self._max_ahead_ms) // _BUCKETS_IN_WINDOW)
+        self._buckets: dict[int, _Bucket] = {}
+        self._of_sender: Counter[str] = Counter()
+        self._size = 0
+        self._floor = -1  # the newest timestamp of all that was forgotten
+
+    def __len__(self) -> int:
+        return self._size
 
     def refusal(self, message: Message) -> str | None:
         """Why `message` is refused (`stale`, `future`, `replayed`, `window_full`), or None: it is then remembered.
 
         Call it only after the signature has passed: it changes the window.
         """
-        now = self._now()
-        if message.timestamp < now * 1000 - self._max_age_ms:
+        now_ms = self._now() * 1000
+        self._forget(now_ms - self._max_age_ms)
+        sent = message.timestamp
+        if sent < now_ms - self._max_age_ms or sent <= self._floor:
             return "stale"
-        if message.timestamp > now * 1000 + self._max_ahead_ms:
+        if sent > now_ms + self._max_ahead_ms:
             return "future"
-        if not 0 <= now - self._rotated_at < self._span:
-            gone_long = now - self._rotated_at >= 2 * self._span
-            self._old, self._young = (set() if gone_long else self._young), set()
-            self._rotated_at = now
-        key = (message.sender, message.id)
-        if key in self._young or key in self._old:
+        bucket = self._buckets.get(sent // self._bucket_ms)
+        key = hashlib.blake2b(message.id.encode(), digest_size=_DIGEST_BYTES).digest()
+        if bucket is not None and key in bucket.seen.get(message.sender, ()):
             return "replayed"
-        if len(self._young) >= self._capacity:
+        if self._size >= self._capacity or self._of_sender[message.sender] >= max(1, self._capacity // 2):
             return "window_full"
-        self._young.add(key)
+        self._remember(message.sender, key, sent)
         return None
+
+    def _remember(self, sender: str, key: bytes, sent: int) -> None:
+        bucket = self._buckets.setdefault(sent // self._bucket_ms, _Bucket())
+        bucket.newest = max(bucket.newest, sent)
+        bucket.seen.setdefault(sender, set()).add(key)
+        self._of_sender[sender] += 1
+        self._size += 1
+
+    def _forget(self, oldest_ms: float) -> None:
+        """Drop the buckets in which every timestamp is below `oldest_ms`."""
+        for number in [number for number in self._buckets if (number + 1) * self._bucket_ms <= oldest_ms]:
+            bucket = self._buckets.pop(number)
+            self._floor = max(self._floor, bucket.newest)
+            for sender, keys in bucket.seen.items():
+                self._size -= len(keys)
+                self._of_sender[sender] -= len(keys)
+                if not self._of_sender[sender]:
+                    del self._of_sender[sender]

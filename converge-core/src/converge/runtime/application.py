@@ -43,7 +43,8 @@ _log = logging.getLogger(__name__)
 def check(config: Config) -> None:
     """Raise what is wrong with `config` as far as it can be seen without starting: names, classes, pools, processes.
 
-    Imports the plugins that the configuration names and the user's own agent classes, and nothing else.
+    Imports the plugins that the configuration names and the user's own agent classes, and nothing else. Raises
+    `ConfigError` or a `PluginError`.
     """
     plugins = _plugins(config)
     place = config.place
@@ -57,6 +58,10 @@ def check(config: Config) -> None:
         )
     if not config.agents:
         raise ConfigError(config.file.name, "there are no [[agents]] to run")
+    for index, pool in enumerate(config.pools):
+        for kind, table in (("admission", pool.admission), ("governance", pool.governance), ("trust", pool.trust)):
+            if table is not None:
+                plugins.build(kind, table, where=place(f"[[pools]] {index} {kind}"))
     pools = {pool.id for pool in config.pools}
     for agent in config.agents:
         _agent_class(plugins, config, agent)

@@ -58,9 +58,9 @@ class PoolConfig:
 
     id: str
     topics: list[str] = field(factory=list)
-    admission: object = None
-    governance: object = None
-    trust: object = None
+    admission: str | dict[str, object] | None = None
+    governance: str | dict[str, object] | None = None
+    trust: str | dict[str, object] | None = None
     trust_threshold: float = 0.0
 
 
