@@ -270,8 +270,12 @@ def _result(task: Task) -> dict[str, Any]:
     return dict(analysis.unreadable(str(task.inputs["path"]), task.error or "it was not analysed"))
 
 
+def _short(cell: str, most: int = 32) -> str:
+    return cell if len(cell) <= most else f"{cell[: most - 1]}…"
+
+
 def _print(summary: report.Summary, folder: Path) -> None:
-    rows = report.table(summary)
+    rows = [[_short(cell) for cell in row] for row in report.table(summary)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

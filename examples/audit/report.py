@@ -181,7 +181,7 @@ def _replace(path: Path, text: str) -> None:
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --faint: #8881; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 84rem; margin: 2rem auto; padding: 0 1rem; }
 h1, h2 { line-height: 1.2; }
 code { font-family: ui-monospace, monospace; font-size: .9em; overflow-wrap: anywhere; }
 dl { display: flex; flex-wrap: wrap; gap: 1rem 2.5rem; }
@@ -191,6 +191,8 @@ dd { margin: 0; font-size: 1.5rem; font-variant-numeric: tabular-nums; }
 table { border-collapse: collapse; width: 100%; }
 caption { text-align: left; padding: .5rem 0; opacity: .75; }
 th, td { text-align: left; padding: .4rem .75rem; border-bottom: 1px solid var(--line); vertical-align: top; }
+td:nth-child(2), td:nth-child(6), td:nth-child(7) { overflow-wrap: anywhere; }
+th, td:last-child:nth-child(8) { white-space: nowrap; }
 tbody tr:nth-child(odd) { background: var(--faint); }
 """
 

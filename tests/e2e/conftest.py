@@ -119,6 +119,9 @@ class Audit:
         assert len(report["elected"]) == 10
         assert len({seat["result"]["path"] for seat in report["elected"]}) == 10
         assert (self.out / "report.html").read_text().startswith("<!DOCTYPE html>")
+        with SQLiteStore(self.database) as store:
+            ballots = [store.get(key) for key in store.list("vote:")]
+        assert [len(ballot) for ballot in ballots if isinstance(ballot, dict)] == [4], "each of the four members voted"
         records = self.records()
         assert len(records) == self.files
         for path, record in records.items():

@@ -5,32 +5,34 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.packaging.conftest import NAMES
 
 if TYPE_CHECKING:
     from tests.packaging.conftest import Built, Environment, Environments, Mode
 
-CORE, CLI, SQLITE = "converge-core", "converge-cli", "converge-storage-sqlite"
-WHEEL: Final = "wheel"
-EDITABLE: Final = "editable"
+CORE, CLI, FILE, SQLITE = "converge-core", "converge-cli", "converge-storage-file", "converge-storage-sqlite"
+WHEEL: Mode = "wheel"
+EDITABLE: Mode = "editable"
 WAYS: dict[str, dict[str, Mode]] = {
     "core alone, wheel": {CORE: WHEEL},
     "core alone, editable": {CORE: EDITABLE},
     "core and sqlite, wheels": {CORE: WHEEL, SQLITE: WHEEL},
     "core and cli, wheels": {CORE: WHEEL, CLI: WHEEL},
-    "all, wheels": {CORE: WHEEL, CLI: WHEEL, SQLITE: WHEEL},
-    "all, editable": {CORE: EDITABLE, CLI: EDITABLE, SQLITE: EDITABLE},
-    "all, only core editable": {CORE: EDITABLE, CLI: WHEEL, SQLITE: WHEEL},
-    "all, only core a wheel": {CORE: WHEEL, CLI: EDITABLE, SQLITE: EDITABLE},
+    "all, wheels": dict.fromkeys(NAMES, WHEEL),
+    "all, editable": dict.fromkeys(NAMES, EDITABLE),
+    "all, only core editable": dict.fromkeys(NAMES, WHEEL) | {CORE: EDITABLE},
+    "all, only core a wheel": dict.fromkeys(NAMES, EDITABLE) | {CORE: WHEEL},
 }
 DOCUMENTED: dict[str, dict[str, str]] = {
     CORE: {
         "converge.core.agent": "Agent AgentState Outcome",
         "converge.core.capability": "Capability CapabilitySet",
-        "converge.core.decisions": "AcceptProposal ClaimTask CreatePool Decision Delegate InvokeTool JoinPool LeavePool "
-        "Propose RejectProposal ReportTask RevokeDelegation SendMessage SubmitBid SubmitTask Vote",
+        "converge.core.decisions": "AcceptProposal ClaimTask CreatePool Decision Delegate InvokeTool JoinPool "
+        "LeavePool Propose RejectProposal ReportTask RevokeDelegation SendMessage SubmitBid SubmitTask Vote",
         "converge.core.errors": "ConvergeError CursorExpired MessageDecodeError VersionConflict",
         "converge.core.identity": "Identity",
         "converge.core.message": "Message",
@@ -66,6 +68,7 @@ DOCUMENTED: dict[str, dict[str, str]] = {
         "converge.runtime.scheduler": "Scheduler",
     },
     CLI: {"converge.cli.main": "cli main"},
+    FILE: {"converge.extensions.storage.file": "FileStore"},
     SQLITE: {"converge.extensions.storage.sqlite": "SQLiteStore"},
 }
 UNREACHABLE = ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError", "ProxyError")
@@ -84,6 +87,10 @@ print(json.dumps(missing))
 """
 
 
+def test_every_distribution_has_documented_names() -> None:
+    assert set(NAMES) <= set(DOCUMENTED)
+
+
 @pytest.fixture(scope="module", params=list(WAYS))
 def environment(request: pytest.FixtureRequest, environments: Environments) -> Environment:
     return environments.get(WAYS[request.param])
@@ -95,17 +102,13 @@ def modules_of(built: Built) -> set[str]:
     return {name for name in dotted if not name.startswith("converge.testing") and not name.endswith("py.typed")}
 
 
-def test_every_documented_name_can_be_imported(environment: Environment) -> None:
-    wanted = {module: names for name in environment.modes for module, names in DOCUMENTED[name].items()}
-    assert environment.evaluate(IMPORT_ALL, json.dumps(wanted)) == []
-
-
-def test_every_module_can_be_imported_with_the_declared_dependencies_only(
+def test_every_module_and_documented_name_can_be_imported_with_the_declared_dependencies_only(
     environment: Environment, built: dict[str, Built]
 ) -> None:
     modules = {module: "" for name in environment.modes for module in modules_of(built[name])}
+    documented = {module: names for name in environment.modes for module, names in DOCUMENTED[name].items()}
     assert len(modules) > 50
-    assert environment.evaluate(IMPORT_ALL, json.dumps(modules)) == []
+    assert environment.evaluate(IMPORT_ALL, json.dumps(modules | documented)) == []
 
 
 def test_the_shared_levels_are_namespaces_and_modules_come_from_where_they_should(environment: Environment) -> None:
@@ -117,8 +120,7 @@ def test_the_shared_levels_are_namespaces_and_modules_come_from_where_they_shoul
         "modules = [importlib.import_module(name) for name in sys.argv[1:]]\n"
         "print(json.dumps([[find_spec(level).origin for level in levels], [module.__file__ for module in modules]]))"
     )
-    sample = {CORE: "converge.core.errors", CLI: "converge.cli", SQLITE: "converge.extensions.storage.sqlite"}
-    answer = environment.evaluate(code, *(sample[name] for name in environment.modes))
+    answer = environment.evaluate(code, *(next(iter(DOCUMENTED[name])) for name in environment.modes))
     assert isinstance(answer, list)
     origins, files = answer
     assert origins == [None] * 5
@@ -131,7 +133,7 @@ def test_the_plugins_that_are_found_are_those_of_the_installed_distributions(env
         "import json\nfrom converge.plugins import default_manager as manager\n"
         "print(json.dumps([[each.distribution, each.name] for each in manager().list('store')]))"
     )
-    offers = {CORE: [CORE, "memory"], SQLITE: [SQLITE, "sqlite"]}
+    offers = {CORE: [CORE, "memory"], FILE: [FILE, "file"], SQLITE: [SQLITE, "sqlite"]}
     found = environment.evaluate(code)
     assert isinstance(found, list)
     assert sorted(found) == sorted(offers[name] for name in environment.modes if name in offers)
@@ -171,7 +173,9 @@ def test_the_testing_extra_brings_what_the_contract_tests_need(environments: Env
     assert environment.evaluate(IMPORT_ALL, json.dumps({"converge.testing.store": "StoreContract"})) == []
 
 
-def test_taking_one_distribution_away_leaves_the_others_whole(environments: Environments, built: dict[str, Built]) -> None:
+def test_taking_one_distribution_away_leaves_the_others_whole(
+    environments: Environments, built: dict[str, Built]
+) -> None:
     environment = environments.new("uninstalling", {CORE: WHEEL, SQLITE: WHEEL})
     done = environment.pip("uninstall", "--yes", SQLITE)
     assert done.returncode == 0, done.stderr

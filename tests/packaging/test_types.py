@@ -11,11 +11,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.packaging.conftest import clean_environ, copy_distributions
+from tests.packaging.conftest import NAMES, clean_environ, copy_distributions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
     Checker = Callable[[Environment, Path], list[str]]
 
-CORE, CLI, SQLITE = "converge-core", "converge-cli", "converge-storage-sqlite"
-WHEEL: Final = "wheel"
-EDITABLE: Final = "editable"
+CORE, SQLITE = "converge-core", "converge-storage-sqlite"
+WHEEL: Mode = "wheel"
+EDITABLE: Mode = "editable"
 WAYS: dict[str, dict[str, Mode]] = {
-    "wheels": {CORE: WHEEL, CLI: WHEEL, SQLITE: WHEEL},
-    "editable": {CORE: EDITABLE, CLI: EDITABLE, SQLITE: EDITABLE},
-    "only core editable": {CORE: EDITABLE, CLI: WHEEL, SQLITE: WHEEL},
-    "only core a wheel": {CORE: WHEEL, CLI: EDITABLE, SQLITE: EDITABLE},
+    "wheels": dict.fromkeys(NAMES, WHEEL),
+    "editable": dict.fromkeys(NAMES, EDITABLE),
+    "only core editable": dict.fromkeys(NAMES, WHEEL) | {CORE: EDITABLE},
+    "only core a wheel": dict.fromkeys(NAMES, EDITABLE) | {CORE: WHEEL},
 }
 PROGRAM = Path(__file__).with_name("user_program.py")
 
@@ -107,19 +107,19 @@ def test_an_editable_leaf_without_its_own_marker_makes_the_checkers_complain(
 @pytest.fixture(scope="module")
 def unmarked_wheels(environments: Environments) -> Environment:
     environment = environments.new("unmarked wheels", WAYS["wheels"])
-    _unmark(environment.site_packages / "converge", expected=3)
+    _unmark(environment.site_packages / "converge")
     return environment
 
 
 @pytest.fixture(scope="module")
 def unmarked_editable_leaf(environments: Environments, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     sources = copy_distributions(tmp_path_factory.mktemp("unmarked"))
-    _unmark(sources / SQLITE, expected=1)
+    _unmark(sources / SQLITE)
     return environments.new("unmarked editable", WAYS["editable"], sources=sources)
 
 
-def _unmark(folder: Path, expected: int) -> None:
+def _unmark(folder: Path) -> None:
     markers = list(folder.rglob("py.typed"))
-    assert len(markers) == expected
+    assert markers
     for marker in markers:
         marker.unlink()

@@ -28,7 +28,9 @@ class Reviewer(Agent):
     """Claims what is there, and reports what it holds."""
 
     def decide(self, messages: list[Message], tasks: list[Task]) -> list[Decision]:
-        mine = [ReportTask(task.id, {"lines": count(str(task.objective))}) for task in tasks if task.assigned_to == self.id]
+        mine = [
+            ReportTask(task.id, {"lines": count(str(task.objective))}) for task in tasks if task.assigned_to == self.id
+        ]
         return [*mine, *(ClaimTask(task.id) for task in tasks if task.assigned_to is None)]
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
-from converge.coordination.errors import VoteRefused
+from converge.coordination.equality import same
+from converge.coordination.errors import ForeignRecord, VoteRefused
 from converge.core.errors import VersionConflict
 from converge.core.store import Store, versioned
 
@@ -13,23 +15,25 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
     from converge.core.plain import Plain
+    from converge.core.store import VersionedStore
 
 __all__ = ["BallotBox"]
 
 _PREFIX = "vote:"
+_mappings = threading.Lock()  # one for all: several boxes may share a mapping, which has no lock of its own
 
 
 class BallotBox:
     """Votes by ballot id. The first vote of an agent counts; the same one again is no error, another is refused.
 
     In a mapping they are kept as id → {agent: option}; in a store as one record under `vote:<id>`, written by
-    compare-and-set.
+    compare-and-set. A store keeps a tuple as a list. Safe between threads, and between processes on a store that they
+    share.
     """
 
     def __init__(self, votes: MutableMapping[str, dict[str, Plain]] | Store) -> None:
         self._store = versioned(votes) if isinstance(votes, Store) else None
         self._mapping = votes if not isinstance(votes, Store) else None
-        self._lock = threading.Lock()
 
     @property
     def blocking(self) -> bool:
@@ -37,34 +41,57 @@ class BallotBox:
         return self._store is not None and self._store.blocking
 
     def cast(self, vote_id: str, agent_id: str, option: Plain) -> None:
-        """Count `option` as the vote of `agent_id`; `VoteRefused` when it has voted for something else."""
+        """Count `option` as the vote of `agent_id`, which whoever calls this has made sure of.
+
+        An option is any value but None, which stands for no decision, and NaN, which equals nothing. `VoteRefused`
+        for those, for an empty id, and when the agent has voted for something else; `TypeError` for an option that
+        the store cannot hold.
+        """
+        if not vote_id or not agent_id:
+            raise VoteRefused(vote_id, agent_id, "a ballot and an agent have an id, which is a non-empty str")
+        if option is None or (isinstance(option, float) and option != option):
+            raise VoteRefused(vote_id, agent_id, f"{option!r} cannot be counted; leave an abstention out")
+        if self._mapping is not None:
+            with _mappings:
+                votes = self._mapping.get(vote_id, {})
+                if _is_new(votes, vote_id, agent_id, option):
+                    self._mapping[vote_id] = {**votes, agent_id: deepcopy(option)}
+            return
         while True:
-            with self._lock:
-                if self._mapping is not None:
-                    self._mapping[vote_id] = _with_vote(self._mapping.get(vote_id, {}), vote_id, agent_id, option)
-                    return
-            assert self._store is not None  # one of the two is there
-            found = self._store.get_versioned(_PREFIX + vote_id)
-            votes, version = (found[0], found[1]) if found is not None else ({}, 0)
-            if not isinstance(votes, dict):
-                raise ValueError(f"the store holds no votes under {_PREFIX + vote_id!r}")
+            votes, version = self._stored(vote_id)
+            if not _is_new(votes, vote_id, agent_id, option):
+                return
             try:
-                self._store.compare_and_set(_PREFIX + vote_id, _with_vote(votes, vote_id, agent_id, option), version)
+                self._versioned.compare_and_set(_PREFIX + vote_id, {**votes, agent_id: option}, version)
             except VersionConflict:
                 continue
             return
 
     def votes(self, vote_id: str) -> dict[str, Plain]:
-        """The votes cast so far, by agent id."""
-        if self._mapping is not None:
-            with self._lock:
-                return dict(self._mapping.get(vote_id, {}))
-        assert self._store is not None  # one of the two is there
-        votes = self._store.get(_PREFIX + vote_id)
-        return dict(votes) if isinstance(votes, dict) else {}
+        """The votes cast so far, by agent id; a copy."""
+        if self._mapping is None:
+            return self._stored(vote_id)[0]
+        with _mappings:
+            return deepcopy(self._mapping.get(vote_id, {}))
+
+    @property
+    def _versioned(self) -> VersionedStore:
+        assert self._store is not None  # asked only when there is no mapping
+        return self._store
+
+    def _stored(self, vote_id: str) -> tuple[dict[str, Plain], int]:
+        found = self._versioned.get_versioned(_PREFIX + vote_id)
+        if found is None:
+            return {}, 0
+        if not isinstance(found[0], dict):
+            raise ForeignRecord(_PREFIX + vote_id, f"it is {type(found[0]).__name__}, not a dict of votes")
+        return found[0], found[1]
 
 
-def _with_vote(votes: dict[str, Plain], vote_id: str, agent_id: str, option: Plain) -> dict[str, Plain]:
-    if agent_id in votes and votes[agent_id] != option:
-        raise VoteRefused(f"{agent_id} has voted in {vote_id} already; the first vote counts")
-    return {**votes, agent_id: option}
+def _is_new(votes: dict[str, Plain], vote_id: str, agent_id: str, option: Plain) -> bool:
+    """Whether the vote has to be written; `VoteRefused` when there is another one."""
+    if agent_id not in votes:
+        return True
+    if same(votes[agent_id], option):
+        return False
+    raise VoteRefused(vote_id, agent_id, "it has voted already, for something else; the first vote counts")

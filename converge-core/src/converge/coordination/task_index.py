@@ -5,18 +5,21 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
+from heapq import merge
 from itertools import groupby, islice
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
-from attrs import define, field, frozen
+from attrs import field, frozen
 
 from converge.coordination.task_record import TaskRecord
 from converge.core.task import TaskState
 from converge.core.topic import Topic
 
-__all__ = ["Filter", "TaskIndex", "TaskProgress"]
+__all__ = ["Filter", "HeldTask", "TaskIndex", "TaskProgress"]
 
 _Bucket: TypeAlias = "dict[int, dict[str, TaskRecord]]"  # priority -> id -> record, the longest waiting first
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 _WINDOW = 16  # candidates looked at for each one asked for, so that agents can start at different places
 
 
@@ -36,12 +39,18 @@ class TaskProgress:
     done_by: dict[str, int] = field(repr=False)
 
 
+def _names(names: Collection[str] | None) -> frozenset[str] | None:
+    if isinstance(names, str):
+        raise TypeError(f'a list of names is expected; write ["{names}"]')
+    return None if names is None else frozenset(names)
+
+
 @frozen
 class Filter:
     """What an agent can take. None does not filter; an empty collection leaves tasks that ask for none."""
 
-    pools: Collection[str] | None = None
-    capabilities: Collection[str] | None = None
+    pools: Collection[str] | None = field(default=None, converter=_names)
+    capabilities: Collection[str] | None = field(default=None, converter=_names)
     topics: Collection[Topic] | None = None
 
     def takes_bucket(self, pool_id: str | None, required: frozenset[str]) -> bool:
@@ -65,25 +74,41 @@ class Filter:
         return iter(records) if self.topics is None else (record for record in records if self._takes_topic(record))
 
 
-@define
-class _Assigned:
+@frozen
+class HeldTask:
+    """An ASSIGNED task, and when this process first saw its lease as it is (a monotonic reading)."""
+
     record: TaskRecord
-    observed_at: float  # monotonic: when this process first saw this state of the lease
+    observed_at: float
+
+    def seconds_left(self, now: float, monotonic: float) -> float:
+        """How long the lease lasts: by the wall clock, and at most a TTL after this process first saw it.
+
+        So a wall clock that was set back, here or where the claim was made, cannot keep a dead claim alive.
+        """
+        by_wall_clock = (self.record.lease_expires_at or 0.0) - now
+        return min(by_wall_clock, self.observed_at + self.record.claim_ttl_sec - monotonic)
 
 
 class TaskIndex:
-    """PENDING tasks in buckets, ASSIGNED ones by id. Not thread-safe; its manager holds a lock."""
+    """PENDING tasks in buckets, ASSIGNED ones by id and agent. Not thread-safe; its owner holds a lock.
+
+    The order of waiting is the order of the versions under which tasks became PENDING: no clock is asked, and a task
+    that comes back waits behind the others of its priority.
+    """
 
     def __init__(self) -> None:
         self._buckets: dict[tuple[str | None, frozenset[str]], _Bucket] = {}
         self._pending: dict[str, TaskRecord] = {}
-        self._assigned: dict[str, _Assigned] = {}
+        self._with_deadline: dict[str, TaskRecord] = {}
+        self._assigned: dict[str, HeldTask] = {}
+        self._by_agent: dict[str, dict[str, HeldTask]] = {}
         self._versions: dict[str, int] = {}  # of the open tasks
         self._ended: Counter[str] = Counter()
         self._done_by: Counter[str] = Counter()
 
     def apply(self, record: TaskRecord, version: int, monotonic: float) -> None:
-        """Take a newer state of a task."""
+        """Take a newer state of a task; versions only grow from call to call."""
         self.forget(record.id)
         if record.is_open:
             self._versions[record.id] = version
@@ -91,8 +116,11 @@ class TaskIndex:
             self._pending[record.id] = record
             bucket = self._buckets.setdefault((record.pool_id, frozenset(record.required_capabilities)), {})
             bucket.setdefault(record.priority, {})[record.id] = record
+            if record.constraints.get("deadline") is not None:
+                self._with_deadline[record.id] = record
         elif record.state == TaskState.ASSIGNED.value:
-            self._assigned[record.id] = _Assigned(record, monotonic)
+            held = self._assigned[record.id] = HeldTask(record, monotonic)
+            self._by_agent.setdefault(record.assigned_to or "", {})[record.id] = held
         else:
             self._ended[record.state] += 1
             if record.assigned_to is not None:
@@ -100,29 +128,31 @@ class TaskIndex:
 
     def forget(self, task_id: str) -> None:
         """Drop what is known of a task; an unknown one is no error."""
-        self._versions.pop(task_id, None)
-        self._assigned.pop(task_id, None)
-        old = self._pending.pop(task_id, None)
-        if old is None:
+        if self._versions.pop(task_id, None) is None:
             return
-        key = (old.pool_id, frozenset(old.required_capabilities))
-        level = self._buckets[key][old.priority]
-        del level[task_id]
-        if not level:
-            del self._buckets[key][old.priority]
-            if not self._buckets[key]:
-                del self._buckets[key]
+        held = self._assigned.pop(task_id, None)
+        if held is not None:
+            _remove(self._by_agent, held.record.assigned_to or "", task_id)
+            return
+        self._with_deadline.pop(task_id, None)
+        old = self._pending.pop(task_id)
+        place = (old.pool_id, frozenset(old.required_capabilities))
+        _remove(self._buckets[place], old.priority, task_id)
+        if not self._buckets[place]:
+            del self._buckets[place]
 
     def clear_open(self) -> None:
         """Forget the open tasks, to be read anew; what has ended stays counted."""
-        self._buckets.clear()
-        self._pending.clear()
-        self._assigned.clear()
-        self._versions.clear()
+        for task_id in [*self._versions]:
+            self.forget(task_id)
 
     def is_open(self, task_id: str) -> bool:
         """Whether the task is PENDING or ASSIGNED."""
         return task_id in self._versions
+
+    def open_ids(self) -> list[str]:
+        """The ids of the PENDING and ASSIGNED tasks."""
+        return [*self._versions]
 
     def version_of(self, task_id: str) -> int | None:
         """The version of an open task's record as last seen."""
@@ -134,48 +164,47 @@ class TaskIndex:
         With a limit, tasks of one priority are shown to each agent from another starting point among the first ones,
         so that many agents do not race for the same task.
         """
-        reach = None if limit is None else limit * _WINDOW
-        found: list[TaskRecord] = []
-        for (pool_id, required), bucket in self._buckets.items():
-            if wanted.takes_bucket(pool_id, required):
-                levels = (bucket[priority].values() for priority in sorted(bucket, reverse=True))
-                records = (record for level in levels for record in level)
-                found += islice(wanted.matching(records), reach)
-        found.sort(key=lambda record: (-record.priority, record.submitted_at))
-        if limit is None or len(found) <= limit:
-            return found
-        return list(islice(_rotated(found[:reach], zlib.crc32(agent_id.encode())), limit))
+        runs = [
+            wanted.matching(_in_order(bucket)) for place, bucket in self._buckets.items() if wanted.takes_bucket(*place)
+        ]
+        ordered = merge(*runs, key=lambda record: (-record.priority, self._versions[record.id]))
+        if limit is None:
+            return list(ordered)
+        window = list(islice(ordered, limit * _WINDOW))
+        if len(window) <= limit:
+            return window
+        return list(islice(_rotated(window, zlib.crc32(agent_id.encode())), limit))
 
-    def assigned_to(self, agent_id: str) -> list[TaskRecord]:
+    def held_by(self, agent_id: str) -> list[HeldTask]:
         """The tasks an agent holds, the oldest claim first."""
-        held = (entry.record for entry in self._assigned.values() if entry.record.assigned_to == agent_id)
-        return sorted(held, key=lambda record: record.claimed_at or 0.0)
+        return sorted(self._by_agent.get(agent_id, {}).values(), key=lambda held: held.record.claimed_at or 0.0)
 
     def due(self, now: float, monotonic: float) -> list[str]:
-        """Ids of leases that have run out and of tasks past their deadline.
-
-        A lease has run out by the wall clock, or when this process has seen it unchanged for a whole TTL by its
-        monotonic clock: a wall clock that was set back cannot keep a dead claim alive.
-        """
-        leases = [
-            task_id
-            for task_id, entry in self._assigned.items()
-            if entry.record.is_expired(now) or monotonic - entry.observed_at >= entry.record.claim_ttl_sec
-        ]
-        return leases + [task_id for task_id, record in self._pending.items() if record.is_overdue(now)]
+        """Ids of leases that have run out and of tasks past their deadline."""
+        leases = [task_id for task_id, held in self._assigned.items() if held.seconds_left(now, monotonic) <= 0]
+        return leases + [task_id for task_id, record in self._with_deadline.items() if record.is_overdue(now)]
 
     def progress(self) -> TaskProgress:
         """Counts of what is open and what has ended."""
-        claimed_by = Counter(entry.record.assigned_to or "" for entry in self._assigned.values())
         return TaskProgress(
             pending=len(self._pending),
             claimed=len(self._assigned),
             done=self._ended.total(),
             failed=self._ended[TaskState.FAILED.value],
             cancelled=self._ended[TaskState.CANCELLED.value],
-            claimed_by=dict(claimed_by),
+            claimed_by={agent_id: len(held) for agent_id, held in self._by_agent.items()},
             done_by=dict(self._done_by),
         )
+
+
+def _remove(groups: dict[_K, dict[str, _V]], key: _K, task_id: str) -> None:
+    del groups[key][task_id]
+    if not groups[key]:
+        del groups[key]
+
+
+def _in_order(bucket: _Bucket) -> Iterator[TaskRecord]:
+    return (record for priority in sorted(bucket, reverse=True) for record in bucket[priority].values())
 
 
 def _rotated(records: list[TaskRecord], seed: int) -> Iterator[TaskRecord]:

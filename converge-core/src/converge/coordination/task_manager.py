@@ -1,84 +1,66 @@
 """Tasks that any agent can claim and only one can hold, on any store.
 
-The record under `task:<id>` is the truth and every transition is one compare-and-set on it. A key `open:<id>` is
-written before the record and removed some time after the task has ended: it is a hint, which makes the first listing
-cost the open tasks and not the history. Everything else here is a cache that the store's change feed keeps.
+The record in the store is the truth and every transition is one compare-and-set on it (`task_store`, `task_record`).
+Everything else here is a cache: what is open (`task_view`), which claims were made here (`claims`), and the objects
+that callers submitted (`task_mirror`). The store comes first and memory after.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-import weakref
-from collections import Counter, OrderedDict
+from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
-from attrs import frozen
-
+from converge.coordination.claims import Claim, ClaimBook
 from converge.coordination.errors import ClaimLost, InvalidTransition, TaskConflict, UnknownTask
-from converge.coordination.task_index import Filter, TaskIndex, TaskProgress
+from converge.coordination.task_index import Filter, HeldTask, TaskProgress
+from converge.coordination.task_mirror import TaskMirror
 from converge.coordination.task_record import TaskRecord
+from converge.coordination.task_store import TaskStore
+from converge.coordination.task_view import TaskView
 from converge.core.clock import Clock, SystemClock
-from converge.core.errors import CursorExpired, VersionConflict
-from converge.core.plain import Plain, pack
-from converge.core.store import DELETED, Change, Store, Write, versioned
+from converge.core.plain import Plain, pack, unpack
 from converge.core.task import Task, TaskState
 from converge.extensions.storage.memory import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
+    from converge.core.store import Store
     from converge.core.topic import Topic
 
 __all__ = ["Claim", "TaskManager"]
 
-_TASK, _OPEN = "task:", "open:"
-_MAX_REMEMBERED_CLAIMS = 100_000
-_ENDED_HINTS_PER_COMMIT = 100
 _log = logging.getLogger(__name__)
-
-
-@frozen
-class Claim:
-    """A lease on a task. `token` grows with every claim of the task: hand it to what the work changes, so that it can
-    refuse an older one (fencing). `expires_at` is in Unix seconds, as of the last claim or renewal.
-    """
-
-    task_id: str
-    agent_id: str
-    attempt: int
-    expires_at: float
-
-    @property
-    def token(self) -> int:
-        """The fencing token: the attempt number."""
-        return self.attempt
 
 
 class TaskManager:
     """Submits, lists, claims and ends tasks in `store`, or in memory when there is none.
 
     Any number of managers, in any number of processes, may work on one store. Methods are synchronous and safe to
-    call from several threads; with a store that is `blocking` they may wait for it. A method that raised has changed
-    nothing. Task objects given to `submit` are kept up to date while the caller holds them.
+    call from several threads; with a store that is `blocking` they may wait for it. A method that moves one task and
+    raised has changed nothing. Task objects given to `submit` are kept up to date while the caller holds them.
+
+    `counters` counts what nobody else is told: `contended` writes, `claims_lost` at renewals, failures of listeners,
+    `foreign_records`, and `hints_left`.
     """
 
     def __init__(self, store: Store | None = None, *, clock: Clock | None = None) -> None:
-        self._store = versioned(MemoryStore() if store is None else store)
         self._clock: Clock = SystemClock() if clock is None else clock
-        self._lock = threading.RLock()
-        self._index = TaskIndex()
-        self._cursor: int | None = None
-        self._claims: OrderedDict[tuple[str, str], Claim] = OrderedDict()
-        self._submitted: weakref.WeakValueDictionary[str, Task] = weakref.WeakValueDictionary()
-        self._ended_hints: list[str] = []
-        self._listeners: list[Callable[[], None]] = []
         self.counters: Counter[str] = Counter()
+        self._lock = threading.Lock()  # of counters and listeners
+        self._claiming = threading.RLock()
+        self._listeners: dict[object, Callable[[], None]] = {}
+        self._tasks = TaskStore(MemoryStore() if store is None else store, self._count)
+        self._mirror = TaskMirror()
+        self._claims = ClaimBook()
+        self._view = TaskView(self._tasks, self._mirror, self._claims, self._clock)
 
     @property
     def blocking(self) -> bool:
         """Whether calls may wait for a disk or a network."""
-        return self._store.blocking
+        return self._tasks.blocking
 
     # -- submitting and reading
 
@@ -90,34 +72,24 @@ class TaskManager:
         """Store tasks, in one commit where the store can; their ids.
 
         An id that exists with the same fields is left as it is, whatever has become of it: submitting again is safe.
-        Raises `TaskConflict` when it exists with other fields, `ValueError` for constraints that make no sense and
-        `TypeError` for what is not plain data, each before anything is stored.
+        Raises `TaskConflict` when it exists with other fields, `ValueError` for fields that make no sense and
+        `TypeError` for what is not plain data, each before anything is stored. Only when somebody else takes one of
+        the ids at the same instant, or a store without commits fails half-way, may other tasks have been stored.
         """
         tasks = list(tasks)
         now = self._clock.time()
         records: dict[str, TaskRecord] = {}
         for task in tasks:
             record = TaskRecord.of(task, now)
-            pack(record.to_plain())
-            self._same_or_conflict(records.setdefault(task.id, record), record)
-        new = [record for record in records.values() if not self._exists(record)]
-        if new:
-            self._store.put_many({_OPEN + record.id: now for record in new})
-            writes = [Write(_TASK + record.id, record.to_plain(), 0) for record in new]
-            for record, version in zip(new, self._store.compare_and_set_many(writes), strict=True):
-                if version is None and not self._exists(record):
-                    raise TaskConflict(f"task {record.id} was taken away while it was submitted; submit it again")
-        with self._lock:
-            self._submitted.update({task.id: task for task in tasks})
-        for task in tasks:
-            if (found := self._read(task.id)) is not None and found[0].state != TaskState.PENDING.value:
-                found[0].mirror_into(task)
+            _check_same(records.setdefault(task.id, record), record)
+        with self._mirror.submitting(tasks):
+            self._submit(tasks, records)
         self._announce()
         return [task.id for task in tasks]
 
     def get_task(self, task_id: str) -> Task | None:
         """The task as the store holds it now, or None when there is none of this id."""
-        found = self._read(task_id)
+        found = self._tasks.read(task_id)
         return None if found is None else found[0].to_task()
 
     def list_pending_tasks(self) -> list[Task]:
@@ -137,28 +109,26 @@ class TaskManager:
         None does not filter; an empty collection leaves the tasks that ask for none. A task's topic fits when it
         `matches` one of `topics`. With `limit`, agents see tasks of one priority from different starting points.
         """
-        self.sync()
-        with self._lock:
-            found = self._index.pending(Filter(pool_ids, capabilities, topics), agent_id, limit)
+        if limit is not None and limit < 0:
+            raise ValueError(f"a limit is 0 or more, not {limit}")
+        wanted = Filter(pool_ids, capabilities, topics)
+        with self._view.synced() as index:
+            found = index.pending(wanted, agent_id, limit)
         return [record.to_task() for record in found]
 
     def list_held_tasks(self, agent_id: str) -> list[Task]:
         """The tasks ASSIGNED to an agent, the oldest claim first."""
-        self.sync()
-        with self._lock:
-            return [record.to_task() for record in self._index.assigned_to(agent_id)]
+        return [held.record.to_task() for held in self._held(agent_id)]
 
     def open_among(self, task_ids: Collection[str]) -> set[str]:
         """Those of `task_ids` that have not ended."""
-        self.sync()
-        with self._lock:
-            return {task_id for task_id in task_ids if self._index.is_open(task_id)}
+        with self._view.synced() as index:
+            return {task_id for task_id in task_ids if index.is_open(task_id)}
 
     def progress(self) -> TaskProgress:
         """How many tasks are open, and how many have ended since this manager first looked."""
-        self.sync()
-        with self._lock:
-            return self._index.progress()
+        with self._view.synced() as index:
+            return index.progress()
 
     # -- the life of a claim
 
@@ -176,32 +146,13 @@ class TaskManager:
         same claim. A task that the same identity holds through another manager, such as a process that died, is taken
         over under a new attempt, and so is one whose lease has run out.
         """
-        _check_agent(agent_id)
+        _check_agent(agent_id, task_id)
         wanted = Filter(pool_ids, capabilities)
-        while True:
-            found = self._read(task_id)
-            if found is None:
-                return False
-            record, version = found
-            now = self._clock.time()
-            mine = self._claim_of(agent_id, task_id)
-            if record.state == TaskState.ASSIGNED.value:
-                if record.assigned_to == agent_id and mine is not None and mine.attempt == record.attempt:
-                    return mine
-                if record.assigned_to != agent_id and not record.is_expired(now):
-                    return False
-                record = record.expire(now, "lease expired" if record.is_expired(now) else "taken over by its agent")
-            elif record.is_overdue(now):
-                record = record.end(TaskState.FAILED, "the deadline passed before anybody started", now)
-            if not record.is_open:
-                if record is not found[0]:
-                    self._try_store(record, version)
-                return False
-            if not wanted.takes(record):
-                return False
-            claimed = record.claim(agent_id, now)
-            if self._try_store(claimed, version):
-                return self._remember(claimed)
+        with self._claiming:  # else a second thread of this agent could take over what the first is just claiming
+            claim, wrote = self._claim(agent_id, task_id, wanted)
+        if wrote:
+            self._announce()
+        return claim
 
     def renew_claim(self, agent_id: str, task_id: str, *, claim: Claim | None = None) -> Claim:
         """The claim, extended by its TTL from now, at most to `timeout_sec` after it was made.
@@ -209,7 +160,7 @@ class TaskManager:
         Raises `ClaimLost` when the agent does not hold the task (any more) or `timeout_sec` is over.
         """
         attempt = self._attempt(agent_id, task_id, claim)
-        return self._remember(self._update(task_id, lambda record, now: record.renew(agent_id, attempt, now)))
+        return self._claims.remember(self._update(task_id, lambda record, now: record.renew(agent_id, attempt, now)))
 
     def report(self, agent_id: str, task_id: str, result: Plain, *, claim: Claim | None = None) -> None:
         """Store the result: when this returns, the task is COMPLETED whatever happens to any process.
@@ -218,15 +169,8 @@ class TaskManager:
         is none, `TypeError` when `result` is not plain data. The same report repeated by the same claim returns.
         """
         attempt = self._attempt(agent_id, task_id, claim)
-        packed = pack(result)
-
-        def move(record: TaskRecord, now: float) -> TaskRecord:
-            again = record.state == TaskState.COMPLETED.value and record.assigned_to == agent_id
-            if again and attempt in (None, record.attempt) and pack(record.result) == packed:
-                return record
-            return record.report(agent_id, attempt, result, now)
-
-        self._update(task_id, move)
+        own: Plain = unpack(pack(result))
+        self._update(task_id, lambda record, now: record.report(agent_id, attempt, own, now))
 
     def fail_task(self, task_id: str, reason: str, *, agent_id: str | None = None, claim: Claim | None = None) -> None:
         """Say that the task failed.
@@ -252,81 +196,70 @@ class TaskManager:
         """Renew the claims that this manager holds for the agent, where a third of the TTL is over.
 
         Seconds until the next one is due, None when there is none. A claim that turns out to be lost is logged and
-        counted in `counters["claims_lost"]`.
+        counted in `counters["claims_lost"]`; one that has reached its `timeout_sec` is left to run out.
         """
-        self.sync()
-        with self._lock:
-            held = [record for record in self._index.assigned_to(agent_id) if self._holds(agent_id, record)]
         pauses = []
-        for record in held:
-            now, ttl = self._clock.time(), record.claim_ttl_sec
-            due = (record.lease_expires_at or now) - ttl * 2 / 3
-            if due <= now:
+        for held in self._held_here(agent_id):
+            record, ttl = held.record, held.record.claim_ttl_sec
+            if (record.lease_expires_at or 0.0) >= record.timeout_at:
+                continue
+            pause = held.seconds_left(self._clock.time(), self._clock.monotonic()) - ttl * 2 / 3
+            if pause <= 0:
                 try:
                     self.renew_claim(agent_id, record.id)
                 except (ClaimLost, UnknownTask) as lost:
-                    self.counters["claims_lost"] += 1
+                    self._count("claims_lost")
                     _log.warning("%s", lost)
-                due = now + ttl / 3
-            pauses.append(due - now)
+                    continue
+                pause = ttl / 3
+            pauses.append(pause)
         return min(pauses, default=None)
 
     def release_claims(self, agent_id: str) -> list[str]:
         """Give back, PENDING, what this manager holds for the agent; the ids. An agent that stops does this."""
-        self.sync()
-        with self._lock:
-            held = [record for record in self._index.assigned_to(agent_id) if self._holds(agent_id, record)]
         released = []
-        for record in held:
-            attempt = record.attempt
+        for held in self._held_here(agent_id):
+            task_id, attempt = held.record.id, held.record.attempt
             try:
-                self._update(record.id, lambda record, now, attempt=attempt: record.release(agent_id, attempt, now))  # type: ignore[misc]  # a default binds the loop's value
+                self._update(task_id, lambda record, now, epoch=attempt: record.release(agent_id, epoch, now))  # type: ignore[misc]  # a default binds the loop's value
             except (ClaimLost, UnknownTask) as lost:
                 _log.info("%s", lost)
             else:
-                released.append(record.id)
+                released.append(task_id)
         return released
-
-    def _holds(self, agent_id: str, record: TaskRecord) -> bool:
-        claim = self._claims.get((agent_id, record.id))
-        return claim is not None and claim.attempt == record.attempt
 
     def release_expired_claims(self, now_ts: float | None = None) -> list[str]:
         """Re-queue, or fail for good, tasks whose lease has run out; fail those past their deadline. Their ids.
 
         `now_ts` is a `time.monotonic()` reading, by default the present one. Leases are stored in wall-clock time;
-        the reading is converted by today's offset between the two clocks.
+        the reading is converted by today's offset between the two clocks. Each task is a step of its own: when the
+        store fails, those before it are done.
         """
         monotonic = self._clock.monotonic() if now_ts is None else now_ts
         now = self._clock.time() + (monotonic - self._clock.monotonic())
-        self.sync()
-        with self._lock:
-            due = {task_id: self._index.version_of(task_id) for task_id in self._index.due(now, monotonic)}
-        return [task_id for task_id, version in due.items() if self._release(task_id, version, now)]
+        with self._view.synced() as index:
+            due = {task_id: index.version_of(task_id) for task_id in index.due(now, monotonic)}
+        released: list[str] = []
+        try:
+            released += (task_id for task_id, version in due.items() if self._release(task_id, version))
+        finally:
+            if due:
+                self._announce()
+        return released
 
     def take_over(self, agent_id: str) -> list[Claim]:
         """Claim anew what an earlier process of this agent held, so that work goes on without waiting for the leases.
 
         For one agent in one process at a time: the earlier process, should it still live, loses its claims.
         """
-        orphaned = [task.id for task in self.list_held_tasks(agent_id) if self._claim_of(agent_id, task.id) is None]
+        orphaned = [held.record.id for held in self._held(agent_id) if not self._claims.holds(held.record)]
         return [claim for task_id in orphaned if (claim := self.claim(agent_id, task_id))]
 
     # -- following the store
 
     def sync(self) -> bool:
         """Read what changed in the store since the last look; whether anything did. Costs little when nothing did."""
-        with self._lock:
-            if self._cursor is not None and not self._store.may_have_changed(self._cursor):
-                return False
-            try:
-                changes = self._open_tasks() if self._cursor is None else self._feed(self._cursor)
-            except CursorExpired:
-                self._index.clear_open()
-                changes = self._open_tasks()
-            for change in changes:
-                self._apply(change)
-        return bool(changes)
+        return self._view.sync()
 
     def poll(self) -> bool:
         """`sync`, and tell the listeners when something changed; whether it did."""
@@ -337,157 +270,165 @@ class TaskManager:
 
     def may_have_changed(self) -> bool:
         """Whether `sync` would find anything: cheap, never waits for a writer, never a false no."""
-        return self._cursor is None or self._store.may_have_changed(self._cursor)
+        return self._view.may_have_changed()
 
     def add_listener(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener` whenever tasks may have changed, from whichever thread did it.
 
-        Returns what removes it again.
+        Returns what removes it again; removing twice is no error.
         """
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+        key = object()
+        with self._lock:
+            self._listeners[key] = listener
+
+        def remove() -> None:
+            with self._lock:
+                self._listeners.pop(key, None)
+
+        return remove
 
     def close(self) -> None:
         """Write what is only kept to save commits. The store stays open: who made it closes it."""
-        self._drop_hints()
-
-    def _feed(self, cursor: int) -> list[Change]:
-        self._cursor, changes = self._store.changes(cursor, _TASK)
-        return changes
-
-    def _open_tasks(self) -> list[Change]:
-        """What the hints lead to; a hint to a task that has ended is removed, one without a record is left: the
-        record may be on its way.
-        """
-        self._cursor = self._store.changes()[0]
-        opened: list[Change] = []
-        for hint in self._store.list(_OPEN):
-            key = _TASK + hint.removeprefix(_OPEN)
-            found = self._store.get_versioned(key)
-            if found is None:
-                continue
-            if isinstance(found[0], dict) and TaskRecord.from_plain(found[0]).is_open:
-                opened.append(Change(key, *found))
-            else:
-                self._ended_hints.append(hint)
-        return opened
-
-    def _apply(self, change: Change) -> None:
-        if change.value is DELETED:
-            self._index.forget(change.key.removeprefix(_TASK))
-            return
-        if not isinstance(change.value, dict):
-            self.counters["foreign_record"] += 1
-            _log.warning("%s is no task record; it is left alone", change.key)
-            return
-        record = TaskRecord.from_plain(change.value)
-        self._index.apply(record, change.version, self._clock.monotonic())
-        if not record.is_open:
-            self._ended_hints.append(_OPEN + record.id)
-        if (task := self._submitted.get(record.id)) is not None:
-            record.mirror_into(task)
+        self._tasks.drop_hints()
 
     # -- single steps
 
-    def _read(self, task_id: str) -> tuple[TaskRecord, int] | None:
-        found = self._store.get_versioned(_TASK + task_id)
-        if found is None:
-            return None
-        value, version = found
-        if not isinstance(value, dict):
-            raise ValueError(f"the store holds no task record under {_TASK + task_id!r}")
-        return TaskRecord.from_plain(value), version
+    def _submit(self, tasks: list[Task], records: dict[str, TaskRecord]) -> None:
+        there = {task_id: found for task_id, record in records.items() if (found := self._same_task(record))}
+        new = [record for task_id, record in records.items() if task_id not in there]
+        for task in tasks:
+            if task.id not in there and task.state is not TaskState.PENDING:
+                raise ValueError(f"task {task.id} is {task.state.value}; only a PENDING task can be submitted")
+        taken = []
+        for record, version in zip(new, self._tasks.create(new) if new else (), strict=True):
+            if version is None:
+                taken.append(record)
+            else:
+                there[record.id] = record, version
+        for task in tasks:
+            if task.id in there:
+                self._mirror.accept(task, *there[task.id])
+        for record in taken:  # somebody was faster: it is the same task, or a conflict
+            found = self._same_task(record)
+            if found is None:
+                text = f"task {record.id} was taken away while it was submitted; submit it again"
+                raise TaskConflict(text, record.id)
+            for task in tasks:
+                if task.id == record.id:
+                    self._mirror.accept(task, *found)
 
-    def _exists(self, record: TaskRecord) -> bool:
-        found = self._read(record.id)
+    def _same_task(self, record: TaskRecord) -> tuple[TaskRecord, int] | None:
+        """What the store holds of this task; `TaskConflict` when it is another one."""
+        found = self._tasks.read(record.id)
         if found is not None:
-            self._same_or_conflict(found[0], record)
-        return found is not None
+            _check_same(found[0], record)
+        return found
 
-    @staticmethod
-    def _same_or_conflict(known: TaskRecord, record: TaskRecord) -> None:
-        if not known.same_task_as(record):
-            raise TaskConflict(f"task {record.id} exists and is another one; choose a new id for this one")
-
-    def _try_store(self, record: TaskRecord, version: int) -> bool:
-        try:
-            self._store.compare_and_set(_TASK + record.id, record.to_plain(), version)
-        except VersionConflict:
-            self.counters["contended"] += 1
-            return False
-        self._stored(record)
-        return True
-
-    def _stored(self, record: TaskRecord) -> None:
-        if (task := self._submitted.get(record.id)) is not None:
-            record.mirror_into(task)
-        self._announce()
-        if not record.is_open and len(self._ended_hints) >= _ENDED_HINTS_PER_COMMIT:
-            self._drop_hints()
+    def _claim(self, agent_id: str, task_id: str, wanted: Filter) -> tuple[Claim | Literal[False], bool]:
+        """The claim, or False; and whether anything was stored."""
+        while True:
+            found = self._tasks.read(task_id)
+            if found is None:
+                return False, False
+            record, version = found
+            mine = self._claims.get(agent_id, task_id)
+            if (
+                mine is not None
+                and record.assigned_to == agent_id
+                and record.attempt == mine.attempt
+                and record.is_open
+            ):
+                return mine, False
+            next_record = _next_for_claim(record, agent_id, wanted, self._clock.time())
+            if next_record is None:
+                return False, False
+            if self._store(next_record, version):
+                return self._claims.remember(next_record) if next_record.is_open else False, True
 
     def _update(self, task_id: str, move: Callable[[TaskRecord, float], TaskRecord]) -> TaskRecord:
         while True:
-            found = self._read(task_id)
+            found = self._tasks.read(task_id)
             if found is None:
-                raise UnknownTask(f"there is no task {task_id}")
+                raise UnknownTask(task_id)
             record, version = found
             moved = move(record, self._clock.time())
-            if moved is record or self._try_store(moved, version):
+            if moved is record:
+                return record
+            if self._store(moved, version):
+                self._announce()
                 return moved
 
-    def _release(self, task_id: str, version: int | None, now: float) -> bool:
-        found = self._read(task_id)
+    def _release(self, task_id: str, version: int | None) -> bool:
+        """Whether the task was released; not when it has changed since it was found to be due."""
+        found = self._tasks.read(task_id)
         if found is None or found[1] != version:
             return False
-        record = found[0]
-        if record.state == TaskState.ASSIGNED.value:
-            return self._try_store(record.expire(now), found[1])
-        return self._try_store(
-            record.end(TaskState.FAILED, "the deadline passed before anybody started", now), found[1]
-        )
+        record, now = found[0], self._clock.time()
+        released = record.miss_deadline(now) if record.state == TaskState.PENDING.value else record.expire(now)
+        return self._store(released, version)
 
-    def _drop_hints(self) -> None:
-        with self._lock:
-            hints, self._ended_hints = self._ended_hints, []
-        try:
-            self._store.delete_many(hints)
-        except Exception:  # noqa: BLE001  # whatever the store raises
-            # The transitions are stored; a hint that stays costs one read at the next opening, which removes it.
-            self.counters["hints_left"] += len(hints)
-            _log.exception("could not remove %d hints of ended tasks; they are removed later", len(hints))
+    def _store(self, record: TaskRecord, version: int) -> bool:
+        stored = self._tasks.replace(record, version)
+        if stored is None:
+            return False
+        self._mirror.update(record, stored)
+        if not record.is_open:
+            self._claims.forget(record.id)
+        return True
 
-    def _remember(self, record: TaskRecord) -> Claim:
-        assert record.assigned_to is not None  # tells the type checker what a claim means
-        claim = Claim(record.id, record.assigned_to, record.attempt, record.lease_expires_at or 0.0)
-        with self._lock:
-            self._claims[record.assigned_to, record.id] = claim
-            self._claims.move_to_end((record.assigned_to, record.id))
-            while len(self._claims) > _MAX_REMEMBERED_CLAIMS:
-                self._claims.popitem(last=False)
-        return claim
+    def _held(self, agent_id: str) -> list[HeldTask]:
+        with self._view.synced() as index:
+            return index.held_by(agent_id)
 
-    def _claim_of(self, agent_id: str, task_id: str) -> Claim | None:
-        with self._lock:
-            return self._claims.get((agent_id, task_id))
+    def _held_here(self, agent_id: str) -> list[HeldTask]:
+        return [held for held in self._held(agent_id) if self._claims.holds(held.record)]
 
     def _attempt(self, agent_id: str, task_id: str, claim: Claim | None) -> int | None:
-        _check_agent(agent_id)
-        claim = claim or self._claim_of(agent_id, task_id)
+        _check_agent(agent_id, task_id)
+        claim = claim or self._claims.get(agent_id, task_id)
         if claim is not None and (claim.agent_id, claim.task_id) != (agent_id, task_id):
             raise ClaimLost(
-                f"the claim given is on task {claim.task_id} by {claim.agent_id}, not on {task_id} by {agent_id}"
+                f"the claim given is on task {claim.task_id} by {claim.agent_id}, not on {task_id} by {agent_id}",
+                task_id,
             )
         return None if claim is None else claim.attempt
 
     def _announce(self) -> None:
-        for listener in tuple(self._listeners):
+        with self._lock:
+            listeners = [*self._listeners.values()]
+        for listener in listeners:
             try:
                 listener()
             except Exception:  # noqa: BLE001  # the write is done; a listener must not make it look undone
-                self.counters["listener_failed"] += 1
+                self._count("listener_failed")
                 _log.exception("a listener of task changes failed")
 
+    def _count(self, name: str, count: int = 1) -> None:
+        with self._lock:
+            self.counters[name] += count
 
-def _check_agent(agent_id: str) -> None:
-    if not agent_id:
-        raise ClaimLost(f"an agent id is a non-empty str, not {agent_id!r}; nobody else can hold a task")
+
+def _next_for_claim(record: TaskRecord, agent_id: str, wanted: Filter, now: float) -> TaskRecord | None:
+    """The record to store when an agent asks for the task: claimed, or ended because it is over; None for neither."""
+    if record.state == TaskState.ASSIGNED.value:
+        expired = record.is_expired(now)
+        if record.assigned_to != agent_id and not expired:
+            return None
+        record = record.expire(now, "lease expired" if expired else "taken over by its agent")
+        if not record.is_open:
+            return record
+    elif not record.is_open:
+        return None
+    if record.is_overdue(now):
+        return record.miss_deadline(now)
+    return record.claim(agent_id, now) if wanted.takes(record) else None
+
+
+def _check_same(known: TaskRecord, record: TaskRecord) -> None:
+    if not known.same_task_as(record):
+        raise TaskConflict(f"task {record.id} exists and is another one; choose a new id for this one", record.id)
+
+
+def _check_agent(agent_id: object, task_id: str) -> None:
+    if not isinstance(agent_id, str) or not agent_id:
+        raise ClaimLost(f"an agent id is a non-empty str, not {agent_id!r}; nobody else can hold a task", task_id)

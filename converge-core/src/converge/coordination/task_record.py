@@ -10,31 +10,40 @@ is refused unless both are the record's (Kleppmann, "How to do distributed locki
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+from types import NoneType
+from typing import Any
 
 from attrs import asdict, evolve, field, frozen
 
+from converge.coordination import constraints as rules
+from converge.coordination.equality import copied, same
 from converge.coordination.errors import ClaimLost, InvalidTransition
-from converge.core.plain import Plain
+from converge.core.plain import Plain, pack, unpack
 from converge.core.task import Task, TaskState
 from converge.core.topic import Topic
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+__all__ = ["MAX_HISTORY", "TaskRecord"]
 
-__all__ = ["DEFAULT_CLAIM_TTL_SEC", "DEFAULT_MAX_ATTEMPTS", "TaskRecord"]
+MAX_HISTORY = 100
+"""Events kept of a task: the first, and the latest ones."""
 
-DEFAULT_CLAIM_TTL_SEC = 300.0
-DEFAULT_MAX_ATTEMPTS = 20
-"""Claims before a task that never ends is given up; the delivery limit of RabbitMQ's quorum queues."""
-
-_POSITIVE = ("claim_ttl_sec", "timeout_sec")
-_COUNTS = {"max_retries": 0, "max_attempts": 1}
+_MAX_REASON_IN_HISTORY = 500
+_PENDING, _ASSIGNED = TaskState.PENDING.value, TaskState.ASSIGNED.value
 _IMMUTABLE = (
     *("objective", "inputs", "outputs", "constraints", "evaluator"),
     *("pool_id", "topic", "required_capabilities", "priority"),
 )
+_STATES = frozenset(state.value for state in TaskState if state is not TaskState.RUNNING)
+_SHAPE: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("id", "evaluator", "state"), (str,)),
+    **dict.fromkeys(("pool_id", "assigned_to", "error"), (str, NoneType)),
+    **dict.fromkeys(("inputs", "constraints"), (dict,)),
+    **dict.fromkeys(("outputs", "topic"), (dict, NoneType)),
+    **dict.fromkeys(("required_capabilities", "history"), (list,)),
+    **dict.fromkeys(("priority", "attempt", "failures"), (int,)),
+    **dict.fromkeys(("claimed_at", "lease_expires_at"), (int, float, NoneType)),
+    "submitted_at": (int, float),
+}
 
 
 @frozen(kw_only=True)
@@ -52,7 +61,7 @@ class TaskRecord:
     required_capabilities: list[str]
     priority: int
     submitted_at: float
-    state: str = TaskState.PENDING.value
+    state: str = _PENDING
     assigned_to: str | None = None
     attempt: int = 0
     failures: int = 0
@@ -64,59 +73,57 @@ class TaskRecord:
 
     @classmethod
     def of(cls, task: Task, now: float) -> TaskRecord:
-        """The first record of `task`; `ValueError` when a constraint makes no sense."""
-        if not task.id or not isinstance(task.id, str):
+        """The first record of `task`, sharing nothing with it.
+
+        `TypeError` for what is not plain data, `ValueError` for a field or a constraint that makes no sense.
+        """
+        if not task.id:
             raise ValueError("a task needs an id: a non-empty str")
-        if task.state is not TaskState.PENDING:
-            raise ValueError(f"task {task.id} is {task.state.value}; only a PENDING task can be submitted")
-        if type(task.priority) is not int:
-            raise ValueError(f"task {task.id}: priority is an int, not {task.priority!r}")
-        _check_constraints(task.id, task.constraints)
-        return cls(
-            id=task.id,
-            objective=task.objective,
-            inputs=dict(task.inputs),
-            outputs=task.outputs,
-            constraints=dict(task.constraints),
-            evaluator=task.evaluator,
-            pool_id=task.pool_id,
-            topic=None if task.topic is None else task.topic.to_dict(),
-            required_capabilities=list(task.required_capabilities),
-            priority=task.priority,
-            submitted_at=now,
-            history=[[now, "submitted", None, 0, None]],
-        )
+        if task.topic is not None and not isinstance(task.topic, Topic):
+            raise ValueError(f"task {task.id}: topic is a Topic or None, not {task.topic!r}")
+        fields = {name: getattr(task, name) for name in ("id", *_IMMUTABLE)}
+        fields["topic"] = None if task.topic is None else task.topic.to_dict()
+        try:
+            record = cls(**unpack(pack(fields)), submitted_at=now, history=[[now, "submitted", None, 0, None]])
+            record._check()
+        except ValueError as error:
+            raise ValueError(f"task {task.id}: {error}") from None
+        return record
 
     @classmethod
-    def from_plain(cls, data: Mapping[str, Any]) -> TaskRecord:
-        """The record in a stored value; `ValueError` when it is not one."""
+    def from_plain(cls, data: object) -> TaskRecord:
+        """The record in a stored value; `ValueError` when it is not one of this version."""
+        if not isinstance(data, dict):
+            raise ValueError(f"it is {type(data).__name__}, not a dict")
         try:
-            return cls(**data)
+            record = cls(**data)
         except TypeError as error:
-            raise ValueError(f"not a task record of this version: {error}") from None
+            raise ValueError(str(error)) from None
+        record._check()
+        return record
 
     def to_plain(self) -> dict[str, Plain]:
         """The record as the store takes it."""
         return asdict(self, recurse=False)
 
     def same_task_as(self, other: TaskRecord) -> bool:
-        """Whether the fields that never change are equal."""
-        return all(getattr(self, name) == getattr(other, name) for name in _IMMUTABLE)
+        """Whether the fields that never change are the same."""
+        return all(same(getattr(self, name), getattr(other, name)) for name in _IMMUTABLE)
 
     def mirror_into(self, task: Task) -> None:
         """Write what changes over a task's life into `task`."""
         task.state = TaskState(self.state)
-        task.assigned_to, task.result, task.claimed_at = self.assigned_to, self.result, self.claimed_at
+        task.assigned_to, task.result, task.claimed_at = self.assigned_to, copied(self.result), self.claimed_at
         task.attempt, task.error = self.attempt, self.error
 
     def to_task(self) -> Task:
-        """A new Task object of this record."""
+        """A new Task object of this record, the caller's own."""
         task = Task(
             id=self.id,
-            objective=self.objective,
-            inputs=self.inputs,
-            outputs=self.outputs,
-            constraints=self.constraints,
+            objective=copied(self.objective),
+            inputs=_copied(self.inputs),
+            outputs=None if self.outputs is None else _copied(self.outputs),
+            constraints=_copied(self.constraints),
             evaluator=self.evaluator,
             pool_id=self.pool_id,
             topic=None if self.topic is None else Topic.from_dict(self.topic),
@@ -131,19 +138,27 @@ class TaskRecord:
     @property
     def is_open(self) -> bool:
         """Whether the task can still change: PENDING or ASSIGNED."""
-        return self.state in (TaskState.PENDING.value, TaskState.ASSIGNED.value)
+        return self.state in (_PENDING, _ASSIGNED)
 
     @property
     def claim_ttl_sec(self) -> float:
         """How long a claim lives from its last renewal, in seconds."""
-        return _number(self.constraints.get("claim_ttl_sec"), DEFAULT_CLAIM_TTL_SEC)
+        return rules.claim_ttl_sec(self.constraints)
 
     @property
-    def max_attempts(self) -> int:
+    def deadline(self) -> float:
+        """The Unix time after which nobody may start the task; infinite without one."""
+        return rules.deadline(self.constraints)
+
+    @property
+    def max_attempts(self) -> float:
         """How many claims there may be in all."""
-        retries = self.constraints.get("max_retries")
-        default = retries + 1 if isinstance(retries, int) else DEFAULT_MAX_ATTEMPTS
-        return int(_number(self.constraints.get("max_attempts"), default))
+        return rules.max_attempts(self.constraints)
+
+    @property
+    def timeout_at(self) -> float:
+        """The Unix time to which the present claim can be renewed at most."""
+        return (self.claimed_at or 0.0) + rules.timeout_sec(self.constraints)
 
     def is_expired(self, now: float) -> bool:
         """Whether the lease has run out. Expiry decides who may claim next, never what is stored."""
@@ -151,8 +166,7 @@ class TaskRecord:
 
     def is_overdue(self, now: float) -> bool:
         """Whether the deadline has passed for a task that nobody has started."""
-        deadline = self.constraints.get("deadline")
-        return self.state == TaskState.PENDING.value and isinstance(deadline, (int, float)) and now >= deadline
+        return self.state == _PENDING and now >= self.deadline
 
     # -- transitions
 
@@ -161,24 +175,29 @@ class TaskRecord:
         attempt = self.attempt + 1
         return evolve(
             self,
-            state=TaskState.ASSIGNED.value,
+            state=_ASSIGNED,
             assigned_to=agent_id,
             attempt=attempt,
             claimed_at=now,
-            lease_expires_at=self._lease_end(now, now),
-            history=[*self.history, [now, "claimed", agent_id, attempt, None]],
+            lease_expires_at=now + min(self.claim_ttl_sec, rules.timeout_sec(self.constraints)),
+            history=self._history(now, "claimed", agent_id, attempt, None),
         )
 
     def renew(self, agent_id: str, attempt: int | None, now: float) -> TaskRecord:
         """The lease extended by its TTL, at most to `timeout_sec` after the claim."""
         self._check_claimant(agent_id, attempt)
-        end = self._lease_end(now, self.claimed_at if self.claimed_at is not None else now)
+        end = min(now + self.claim_ttl_sec, self.timeout_at)
         if end <= now:
-            raise ClaimLost(f"task {self.id}: timeout_sec is over for attempt {self.attempt}; the claim is not renewed")
+            raise ClaimLost(
+                f"task {self.id}: timeout_sec is over for attempt {self.attempt}; the claim is not renewed", self.id
+            )
         return evolve(self, lease_expires_at=end)
 
     def report(self, agent_id: str, attempt: int | None, result: Plain, now: float) -> TaskRecord:
-        """Completed with `result`."""
+        """Completed with `result`; the record itself when the same claim has reported the same already."""
+        again = self.state == TaskState.COMPLETED.value and self.assigned_to == agent_id
+        if again and attempt in (None, self.attempt) and same(self.result, result):
+            return self
         self._check_claimant(agent_id, attempt)
         return self._end(TaskState.COMPLETED, "completed", now, result=result)
 
@@ -186,7 +205,7 @@ class TaskRecord:
         """Given back by its claimant: PENDING again while `max_retries` allows, else FAILED."""
         self._check_claimant(agent_id, attempt)
         failed = evolve(self, failures=self.failures + 1)
-        if failed.failures > _number(self.constraints.get("max_retries"), 0) or self.attempt >= self.max_attempts:
+        if failed.failures > rules.max_retries(self.constraints) or self.attempt >= self.max_attempts:
             return failed._end(TaskState.FAILED, "failed", now, error=reason)
         return failed._requeue("failed", reason, now)
 
@@ -202,10 +221,15 @@ class TaskRecord:
             return self._end(TaskState.FAILED, "expired", now, error=error)
         return self._requeue("expired", reason, now)
 
+    def miss_deadline(self, now: float) -> TaskRecord:
+        """FAILED, because no attempt may start after the deadline."""
+        error = "the deadline has passed: no attempt may start any more"
+        return self._end(TaskState.FAILED, "overdue", now, error=error)
+
     def end(self, state: TaskState, reason: str, now: float) -> TaskRecord:
         """Ended by an administrator, FAILED or CANCELLED, whoever holds it."""
         if not self.is_open:
-            raise InvalidTransition(f"task {self.id} is {self.state} already and stays so")
+            raise InvalidTransition(f"task {self.id} is {self.state} already and stays so", self.id)
         return self._end(state, state.value, now, error=reason)
 
     def _end(
@@ -217,27 +241,31 @@ class TaskRecord:
             lease_expires_at=None,
             result=result,
             error=error,
-            history=[*self.history, [now, event, self.assigned_to, self.attempt, error]],
+            history=self._history(now, event, self.assigned_to, self.attempt, error),
         )
 
     def _requeue(self, event: str, reason: str, now: float) -> TaskRecord:
         return evolve(
             self,
-            state=TaskState.PENDING.value,
+            state=_PENDING,
             assigned_to=None,
             claimed_at=None,
             lease_expires_at=None,
-            history=[*self.history, [now, event, self.assigned_to, self.attempt, reason]],
+            history=self._history(now, event, self.assigned_to, self.attempt, reason),
         )
 
-    def _lease_end(self, now: float, claimed_at: float) -> float:
-        timeout = self.constraints.get("timeout_sec")
-        end = now + self.claim_ttl_sec
-        return min(end, claimed_at + timeout) if isinstance(timeout, (int, float)) else end
+    def _history(self, now: float, event: str, agent_id: str | None, attempt: int, reason: str | None) -> list[Plain]:
+        if not isinstance(reason, str | None):
+            raise TypeError(f"a reason is a str, not {type(reason).__name__}")
+        kept = self.history
+        if len(kept) >= MAX_HISTORY:
+            kept = [kept[0], *kept[2 - MAX_HISTORY :]]
+        short = None if reason is None else reason[:_MAX_REASON_IN_HISTORY]
+        return [*kept, [now, event, agent_id, attempt, short]]
 
     def _check_claimant(self, agent_id: str, attempt: int | None) -> None:
         """`attempt` None: the caller knows of no epoch, and its identity alone has to be the claimant's."""
-        holder = self.state == TaskState.ASSIGNED.value and self.assigned_to == agent_id
+        holder = self.state == _ASSIGNED and self.assigned_to == agent_id
         if holder and attempt in (None, self.attempt):
             return
         if not self.is_open:
@@ -248,22 +276,25 @@ class TaskRecord:
             now = f"attempt {self.attempt} holds it, this is attempt {attempt}"
         else:
             now = f"{self.assigned_to} holds it"
-        raise ClaimLost(f"task {self.id} is not held by {agent_id}: {now}; nothing was stored")
+        raise ClaimLost(f"task {self.id} is not held by {agent_id}: {now}; nothing was stored", self.id)
+
+    def _check(self) -> None:
+        """`ValueError` unless all who read the record later can rely on its fields."""
+        for name, kinds in _SHAPE.items():
+            if not isinstance(value := getattr(self, name), kinds):
+                wanted = " or ".join("None" if kind is NoneType else kind.__name__ for kind in kinds)
+                raise ValueError(f"{name} is {wanted}, not {value!r}")
+        if not all(isinstance(name, str) for name in self.required_capabilities):
+            raise ValueError(f"required_capabilities holds names, not {self.required_capabilities!r}")
+        if self.state not in _STATES:
+            raise ValueError(f"no stored task has the state {self.state!r}")
+        if (self.state == _ASSIGNED) != (self.lease_expires_at is not None):
+            raise ValueError(f"it is {self.state} and its lease_expires_at is {self.lease_expires_at!r}")
+        if self.topic is not None:
+            Topic.from_dict(self.topic)
+        if self.constraints:
+            rules.check_constraints(self.constraints)
 
 
-def _number(value: object, default: float) -> float:
-    return default if not isinstance(value, (int, float)) else value
-
-
-def _check_constraints(task_id: str, constraints: Mapping[str, object]) -> None:
-    for name in (*_POSITIVE, "deadline"):
-        value = constraints.get(name)
-        if value is None:
-            continue
-        wrong = isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value)
-        if wrong or (name in _POSITIVE and value <= 0):  # type: ignore[operator]  # a number, tested before
-            raise ValueError(f"task {task_id}: constraint {name} is a finite number of seconds above 0, not {value!r}")
-    for name, least in _COUNTS.items():
-        count = constraints.get(name)
-        if count is not None and (type(count) is not int or count < least):
-            raise ValueError(f"task {task_id}: constraint {name} is an int of at least {least}, not {count!r}")
+def _copied(value: dict[str, Plain]) -> dict[str, Plain]:
+    return {key: copied(item) for key, item in value.items()}

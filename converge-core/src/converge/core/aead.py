@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from converge.core.errors import DecryptionError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 __all__ = ["KEY_BYTES", "decrypt", "derive_key", "encrypt", "secure_random_bytes"]
 
@@ -77,4 +80,6 @@ def _cipher(key: bytes) -> AESGCM:
         raise TypeError(f"the key must be bytes, not {type(key).__name__}; derive_key() makes one from a password")
     if len(key) != KEY_BYTES:
         raise ValueError(f"the key must have {KEY_BYTES} bytes (AES-256), not {len(key)}")
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # costs as much as Ed25519; few need it
+
     return AESGCM(key)

@@ -29,7 +29,7 @@ def _own(value: Mapping[str, Plain]) -> dict[str, Plain]:
     return copy
 
 
-def _check_latency(_capability: Capability, _attribute: Attribute[float | None], value: float | None) -> None:
+def _check_latency(_capability: Capability, _attribute: Attribute[float | None], value: object) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:

@@ -5,16 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Self
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    Encoding,
-    KeySerializationEncryption,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
 
 from converge.core.ed25519 import check_public_key, fingerprint_of, load_private_key
 from converge.core.errors import IdentityError, SigningError
@@ -73,8 +64,10 @@ class Identity:
         Raises `IdentityError` naming the file when group or others have any permission on it, when the password is
         wrong, missing or needless, or when it holds no Ed25519 private key; `OSError` when it cannot be opened.
         """
+        from converge.core.pem import parse  # only who reads or writes a file pays for its format
+
         file = Path(path)
-        return cls._from_signer(_parse(read_key_file(file), password, file))
+        return cls._from_signer(parse(read_key_file(file), password, file))
 
     def save(self, path: str | os.PathLike[str], password: str | bytes | None = None) -> None:
         """Write the private key to a new PEM file (PKCS #8, RFC 5958) with mode 0600, encrypted if a password is given.
@@ -82,10 +75,11 @@ class Identity:
         The file is whole or absent, whatever happens meanwhile. Raises `FileExistsError` when `path` exists, since a
         key is never overwritten, and `IdentityError` when there is no private key or the password is empty.
         """
+        from converge.core.pem import serialise
+
         if self._signer is None:
             raise IdentityError(f"{self!r} has no private key to save; keep its public_key bytes instead")
-        encryption = NoEncryption() if password is None else _encryption(password)
-        write_key_file(Path(path), self._signer.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
+        write_key_file(Path(path), serialise(self._signer, password))
 
     @property
     def public_key(self) -> bytes:
@@ -154,29 +148,3 @@ class Identity:
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         self.__getstate__()
-
-
-def _encryption(password: str | bytes) -> KeySerializationEncryption:
-    if not password:
-        raise IdentityError("the password is empty; give one, or None to store the key unencrypted")
-    return BestAvailableEncryption(_encoded(password))
-
-
-def _encoded(password: str | bytes) -> bytes:
-    return password.encode() if isinstance(password, str) else password
-
-
-def _parse(pem: bytes, password: str | bytes | None, path: Path) -> Ed25519PrivateKey:
-    encrypted = b"ENCRYPTED" in pem
-    if encrypted and not password:
-        raise IdentityError(f"{path} is encrypted; give its password")
-    if password is not None and not encrypted:
-        raise IdentityError(f"{path} is not encrypted; leave the password out")
-    try:
-        key = load_pem_private_key(pem, _encoded(password) if password else None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        reason = "the password is wrong or the file is damaged" if encrypted else f"it is no PEM private key ({error})"
-        raise IdentityError(f"{path} cannot be read: {reason}") from None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise IdentityError(f"{path} holds another kind of key ({type(key).__name__}); an identity needs Ed25519")
-    return key

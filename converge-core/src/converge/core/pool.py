@@ -9,18 +9,31 @@ from attrs import define, field, validators
 from converge.core.topic import Topic
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from attrs import Attribute
 
-    from converge.policy.admission import AdmissionPolicy
-    from converge.policy.governance import GovernanceModel
-    from converge.policy.trust import TrustModel
+    from converge.policy.admission import AdmissionPolicy  # noqa: TC004  # a higher layer: named, never loaded
+    from converge.policy.governance import GovernanceModel  # noqa: TC004  # as above
+    from converge.policy.trust import TrustModel  # noqa: TC004  # as above
 
-__all__ = ["Pool"]
+__all__ = ["Pool", "check_threshold"]
 
 
-def _check_threshold(_pool: Pool, _attribute: Attribute[float], value: float) -> None:
+def check_threshold(_instance: object, _attribute: Attribute[float], value: object) -> None:
+    """The attrs validator of a `trust_threshold`: `ValueError` unless `value` is a number from 0 to 1."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ValueError(f"trust_threshold is a number from 0 to 1, not {value!r}")
+
+
+def _own_topics(topics: Iterable[Topic]) -> list[Topic]:
+    return list(topics)
+
+
+def _own_ids(agents: Iterable[str]) -> set[str]:
+    if isinstance(agents, str):
+        raise TypeError(f"agents are given as a list of ids; write [{agents!r}]")
+    return set(agents)
 
 
 @define
@@ -31,12 +44,12 @@ class Pool:
     """
 
     id: str = field(validator=validators.and_(validators.instance_of(str), validators.min_len(1)))
-    topics: list[Topic] = field(factory=list, converter=list)
+    topics: list[Topic] = field(factory=list, converter=_own_topics)
     admission_policy: AdmissionPolicy | None = None
     governance: GovernanceModel | None = None
-    agents: set[str] = field(factory=set, converter=set)
+    agents: set[str] = field(factory=set, converter=_own_ids)
     trust_model: TrustModel | None = None
-    trust_threshold: float = field(default=0.0, validator=_check_threshold)
+    trust_threshold: float = field(default=0.0, validator=check_threshold)
 
     def add_agent(self, agent_id: str) -> None:
         """Count `agent_id` among the members of this object."""

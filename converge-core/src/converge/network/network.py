@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from converge.core.errors import SigningError
 from converge.network.discovery import AgentDescriptor, DiscoveryQuery, DiscoveryService
 
 if TYPE_CHECKING:
@@ -41,16 +42,30 @@ class AgentNetwork:
         self.discovery.unregister(agent_id)
 
     async def send(self, message: Message) -> None:
-        """Send `message`, signed if its sender is registered here. Errors as `Transport.send`."""
-        agent = self._agents.get(message.sender)
+        """Send `message`, signed if it is not yet and its sender is registered here.
+
+        Without a sender it is the message of the agent whose transport this is. One that is signed goes as it is,
+        whoever signed it; one of an unregistered sender goes unsigned. Errors as `Transport.send`, `SigningError` when
+        the agent has no private key, and what `Message.sign` raises for a payload that cannot travel.
+        """
+        agent = self._agents.get(message.sender or self.transport.agent_id)
         if agent is not None and not message.is_signed:
             message = agent.sign_message(message)
         await self.transport.send(message)
 
     async def broadcast(self, message: Message) -> None:
-        """Send `message` to everybody, whatever its recipient and topics were."""
+        """Send `message` to everybody, whatever its recipient and topics were. Errors as `send`.
+
+        Raises `SigningError` when it is signed as a direct or topic message of an agent that is not registered here and
+        so cannot sign it anew.
+        """
         if message.recipient is not None or message.topics:
-            message = message.evolve(recipient=None, topics=(), signature=b"")
+            if message.is_signed and message.sender not in self._agents:
+                raise SigningError(
+                    f"the message was signed by {message.sender} as one that is not a broadcast, and {message.sender} "
+                    "is not registered here to sign it again; let it broadcast the message itself"
+                )
+            message = message.evolve(recipient=None, topics=())
         await self.send(message)
 
     def discover(self, query: DiscoveryQuery) -> list[AgentDescriptor]:

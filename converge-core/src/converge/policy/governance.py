@@ -15,14 +15,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Mapping
-from fractions import Fraction
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from attrs import field, frozen
 
 from converge.policy.ballots import check_option, leaders, strict_majority, tally
 from converge.policy.errors import PolicyContextError
 from converge.policy.options import NoOptions, check_agent_id, is_amount
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 __all__ = [
     "VETO",
@@ -39,8 +41,8 @@ __all__ = [
 VETO = "veto"
 """The option by which the agent of a `VetoGovernance` vetoes in a ballot. From everybody else it is an option."""
 
-_EVIDENCE_TIE = Fraction(1, 10**9)
-"""Relative lead below which two sums of evidence are a tie: rounding of floats must not decide."""
+_EVIDENCE_TIE = 10**9
+"""Part of the greater sum below which a lead over the other is a tie: rounding of floats must not decide."""
 
 
 class GovernanceModel(ABC):
@@ -194,9 +196,10 @@ class EmpiricalGovernance(GovernanceModel):
         """The option with the most evidence, else `fallback`, else None."""
         votes, fallback = _given(context, "votes", ()), _fallback(context)
         tally(votes)
-        sums: dict[Hashable, Fraction] = {}
+        evidence: dict[Hashable, list[float]] = {}
         for option, weight in _weighed(votes, context.get("weights")):
-            sums[option] = sums.get(option, Fraction(0)) + weight
+            evidence.setdefault(option, []).append(weight)
+        sums = {option: _exact_sum(weights) for option, weights in evidence.items()}
         return _first(_greatest(sums), fallback)
 
 
@@ -229,18 +232,18 @@ def _majority(context: Mapping[str, object]) -> Hashable | None:
     return winner
 
 
-def _weighed(votes: object, weights: object) -> Iterable[tuple[Hashable, Fraction]]:
-    """Each vote with its weight, exact, so that the order of the votes cannot change a sum."""
+def _weighed(votes: object, weights: object) -> Iterable[tuple[Hashable, float]]:
+    """Each vote with its weight."""
     if isinstance(votes, Mapping):
         if weights is None:
-            return [(option, Fraction(1)) for option in votes.values()]
+            return [(option, 1.0) for option in votes.values()]
         if not isinstance(weights, Mapping):
             raise PolicyContextError("weights", "is no mapping agent id -> weight, which votes given as a mapping need")
         checked = {agent: _weight(weight, f"of {agent!r}") for agent, weight in weights.items()}
-        return [(option, checked.get(agent, Fraction(0))) for agent, option in votes.items()]
+        return [(option, checked.get(agent, 0.0)) for agent, option in votes.items()]
     options: list[Hashable] = list(votes)  # type: ignore[call-overload]  # tally() refused what is no list
     if weights is None:
-        return [(option, Fraction(1)) for option in options]
+        return [(option, 1.0) for option in options]
     if not isinstance(weights, list | tuple):
         raise PolicyContextError("weights", "is no list of numbers, which votes given as a list need")
     if len(weights) != len(options):
@@ -248,10 +251,17 @@ def _weighed(votes: object, weights: object) -> Iterable[tuple[Hashable, Fractio
     return zip(options, (_weight(weight, f"number {index}") for index, weight in enumerate(weights)), strict=True)
 
 
-def _weight(value: object, which: str) -> Fraction:
+def _weight(value: object, which: str) -> float:
     if not isinstance(value, int | float) or not is_amount(value):
         raise PolicyContextError("weights", f"{which} is {value!r}; a weight is a finite number, at least 0")
-    return Fraction(value)
+    return float(value)
+
+
+def _exact_sum(weights: Iterable[float]) -> Fraction:
+    """Exact, so that the order of the votes changes nothing, and so that no sum of finite weights is too great."""
+    from fractions import Fraction
+
+    return sum(map(Fraction, weights), Fraction(0))
 
 
 def _greatest(sums: Mapping[Hashable, Fraction]) -> Hashable | None:
@@ -259,6 +269,6 @@ def _greatest(sums: Mapping[Hashable, Fraction]) -> Hashable | None:
     if not ranked or ranked[0][1] == 0:
         return None
     winner, most = ranked[0]
-    if len(ranked) > 1 and most - ranked[1][1] <= most * _EVIDENCE_TIE:
+    if len(ranked) > 1 and (most - ranked[1][1]) * _EVIDENCE_TIE <= most:
         return None
     return winner

@@ -36,7 +36,7 @@ __all__ = ["Application", "OnProgress", "check", "open_store", "reporting"]
 OnProgress = Callable[[TaskProgress], None]
 """Called a few times a second with how far the work is."""
 
-PROGRESS_INTERVAL_SEC = 0.1
+_PROGRESS_INTERVAL_SEC = 0.1
 _log = logging.getLogger(__name__)
 
 
@@ -65,9 +65,9 @@ def check(config: Config) -> None:
     pools = {pool.id for pool in config.pools}
     for agent in config.agents:
         _agent_class(plugins, config, agent)
-        for pool in agent.pools:
-            if pool not in pools:
-                raise ConfigError(f"{agent.place} pools", f"there is no pool {pool!r}; add [[pools]] with this id")
+        for name in agent.pools:
+            if name not in pools:
+                raise ConfigError(f"{agent.place} pools", f"there is no pool {name!r}; add [[pools]] with this id")
     if config.run.until is not None and all(agent.name != config.run.until for agent in config.agents):
         names = ", ".join(agent.name for agent in config.agents)
         raise ConfigError(place("[run] until"), f"no agent is named {config.run.until!r}; there is {names}")
@@ -219,7 +219,7 @@ def reporting(tasks: TaskManager, on_progress: OnProgress) -> Callable[[], Await
     async def report() -> None:
         while True:
             on_progress(tasks.progress())
-            await asyncio.sleep(PROGRESS_INTERVAL_SEC)
+            await asyncio.sleep(_PROGRESS_INTERVAL_SEC)
 
     job = asyncio.create_task(report(), name="converge-progress")
 

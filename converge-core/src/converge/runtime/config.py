@@ -7,6 +7,7 @@ Later wins: the file, then variables `CONVERGE_<TABLE>__<KEY>` (`CONVERGE_STORE_
 
 from __future__ import annotations
 
+import errno
 import os
 import tomllib
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["AgentConfig", "Config", "PluginsConfig", "PoolConfig", "RunConfig", "load_config"]
 
 _ENVIRONMENT = "CONVERGE_"
+_TABLES = ("store", "transport", "run", "plugins", "pools", "agents")
 _AGENT_KEYS = ("class", "use", "name", "count", "pools", "capabilities", "options")
 Table = dict[str, Any]
 
@@ -56,7 +58,7 @@ class PluginsConfig:
 class PoolConfig:
     """`[[pools]]`: `admission`, `governance` and `trust` are plugin names or `use` tables."""
 
-    id: str
+    id: str = field(validator=validators.min_len(1))
     topics: list[str] = field(factory=list)
     admission: str | dict[str, object] | None = None
     governance: str | dict[str, object] | None = None
@@ -117,17 +119,28 @@ def load_config(path: str | Path, settings: Iterable[str] = (), environment: Map
     file = Path(path).absolute()
     try:
         data = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(errno.ENOENT, "there is no such config; give the path of one", str(path)) from None
+    except OSError as error:
+        raise ConfigError(str(path), f"it cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(file.name, f"this is not TOML: {error}") from None
+    added: dict[str, str] = {}
     for source, keys, text in _overrides(settings, os.environ if environment is None else environment):
+        if keys[0] not in data:
+            added[keys[0]] = source
         _set(data, keys, _value(text), source)
+    _check_tables(file, data, added)
     return _config(file, data)
 
 
 def _overrides(settings: Iterable[str], environment: Mapping[str, str]) -> Iterable[tuple[str, list[str], str]]:
     for name in sorted(environment):
         if name.startswith(_ENVIRONMENT) and "__" in name:
-            yield name, name.removeprefix(_ENVIRONMENT).lower().split("__"), environment[name]
+            keys = name.removeprefix(_ENVIRONMENT).lower().split("__")
+            if not all(keys):
+                raise ConfigError(name, f"a variable is written {_ENVIRONMENT}TABLE__KEY=value")
+            yield name, keys, environment[name]
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not all(key.split(".")):
@@ -137,9 +150,10 @@ def _overrides(settings: Iterable[str], environment: Mapping[str, str]) -> Itera
 
 def _value(text: str) -> object:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        table = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
+    return table["value"] if len(table) == 1 else text
 
 
 def _set(data: Table, keys: list[str], value: object, source: str) -> None:
@@ -161,29 +175,27 @@ def _set(data: Table, keys: list[str], value: object, source: str) -> None:
             place = place.setdefault(key, {})
 
 
-def _config(file: Path, data: Table) -> Config:
-    known = ("store", "transport", "run", "plugins", "pools", "agents")
-    agents = _entries(file, data, "agents")
-    shared = {entry["options"] for entry in agents if isinstance(entry.get("options"), str)}
+def _check_tables(file: Path, data: Table, added: Mapping[str, str]) -> None:
+    shared = [entry.get("options") for entry in _entries(file, data, "agents")]
     for key in data:
-        if key not in known and key not in shared:
-            hint = did_you_mean(key, known)
+        if key not in _TABLES and key not in shared:
+            by = f" (set by {added[key]})" if key in added else ""
             raise ConfigError(
                 f"{file.name} [{key}]",
-                f"there is no such table; there is {', '.join(known)}, "
-                f'and any that an agent names as its options (options = "{key}").{hint}',
+                f"there is no such table{by}; there is {', '.join(_TABLES)}, "
+                f'and any that an agent names as its options (options = "{key}").{did_you_mean(key, _TABLES)}',
             )
+
+
+def _config(file: Path, data: Table) -> Config:
     return Config(
         file=file,
         store=_driver(file, data, "store", "memory"),
         transport=_driver(file, data, "transport", "local"),
         run=_structured(file, RunConfig, data.get("run", {}), "[run]"),
         plugins=_structured(file, PluginsConfig, data.get("plugins", {}), "[plugins]"),
-        pools=[
-            _structured(file, PoolConfig, entry, f"[[pools]] {index}")
-            for index, entry in enumerate(_entries(file, data, "pools"))
-        ],
-        agents=_agents(file, data, agents),
+        pools=_pools(file, data),
+        agents=_agents(file, data),
     )
 
 
@@ -201,14 +213,24 @@ def _driver(file: Path, data: Table, key: str, default: str) -> dict[str, object
     return table
 
 
-def _agents(file: Path, data: Table, entries: list[Table]) -> list[AgentConfig]:
+def _pools(file: Path, data: Table) -> list[PoolConfig]:
+    pools: dict[str, PoolConfig] = {}
+    for index, entry in enumerate(_entries(file, data, "pools")):
+        pool: PoolConfig = _structured(file, PoolConfig, entry, f"[[pools]] {index}")
+        if pools.setdefault(pool.id, pool) is not pool:
+            raise ConfigError(f"{file.name} [[pools]] {index}", f"there is another pool {pool.id!r}; choose a new id")
+    return list(pools.values())
+
+
+def _agents(file: Path, data: Table) -> list[AgentConfig]:
     agents: list[AgentConfig] = []
-    for index, entry in enumerate(entries):
+    taken: dict[str, AgentConfig] = {}  # entry names, and those of single agents, such as auditor-1
+    for index, entry in enumerate(_entries(file, data, "agents")):
         agent = _agent(file, data, entry, f"{file.name} [[agents]] {index}")
-        if any(agent.name == other.name for other in agents):
-            raise ConfigError(
-                agent.place, f"another entry is named {agent.name!r} already; give this one a name of its own"
-            )
+        numbered = [f"{agent.name}-{number}" for number in range(1, agent.count + 1)] if agent.count > 1 else []
+        for name in (agent.name, *numbered):
+            if taken.setdefault(name, agent) is not agent:
+                raise ConfigError(agent.place, f"another entry has an agent {name!r} already; set a name of its own")
         agents.append(agent)
     return agents
 
@@ -218,13 +240,19 @@ def _agent(file: Path, data: Table, entry: Table, place: str) -> AgentConfig:
         raise ConfigError(place, 'it needs either class = "module:Class" or use = "plugin"')
     is_class = "class" in entry
     driver = entry["class"] if is_class else entry["use"]
-    if not isinstance(driver, str) or (is_class and driver.count(":") != 1):
-        raise ConfigError(place, f'class is written "module:Class", not {driver!r}')
+    if is_class and not _is_import_name(driver):
+        raise ConfigError(f"{place} class", f'it is written "module:Class", not {driver!r}')
+    if not isinstance(driver, str) or not driver:
+        raise ConfigError(f"{place} use", f"it is the name of a plugin, not {driver!r}")
     options = entry.get("options", {})
     if isinstance(options, str):
         if not isinstance(data.get(options), dict):
             raise ConfigError(f"{place} options", f"there is no table [{options}]")
         options = data[options]
+    if not isinstance(options, dict):
+        raise ConfigError(f"{place} options", f"it is a table, or the name of one, not {options!r}")
+    if "use" in options:
+        raise ConfigError(f"{place} options", "use is not an option; the entry itself says what it uses")
     fields: Table = {key: entry[key] for key in ("name", "count", "pools", "capabilities") if key in entry}
     fields.setdefault("name", driver.rpartition(":")[2].lower())
     inline = {key: value for key, value in entry.items() if key not in _AGENT_KEYS}
@@ -233,6 +261,13 @@ def _agent(file: Path, data: Table, entry: Table, place: str) -> AgentConfig:
     if not agent.name or set(agent.name) & set("/\\\0"):
         raise ConfigError(f"{place} name", f"{agent.name!r} cannot be part of a file name")
     return agent
+
+
+def _is_import_name(value: object) -> bool:
+    if not isinstance(value, str):
+        return False
+    module, colon, name = value.partition(":")
+    return bool(colon) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
 
 def _structured(file: Path, kind: type, table: object, place: str) -> Any:  # noqa: ANN401  # an instance of `kind`

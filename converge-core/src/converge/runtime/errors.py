@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from converge.core.errors import ConvergeError
 
-__all__ = ["AgentFailed", "AlreadyRunning", "ConfigError", "ProcessFailed"]
+__all__ = ["AgentFailed", "AlreadyRunning", "CallFailed", "ConfigError", "ProcessFailed"]
 
 
 class ConfigError(ConvergeError, ValueError):
@@ -28,3 +28,7 @@ class AgentFailed(ConvergeError, RuntimeError):
 
 class ProcessFailed(ConvergeError, RuntimeError):
     """A process of the run ended again and again, and is not started any more."""
+
+
+class CallFailed(ConvergeError, RuntimeError):
+    """User code raised what would end a process, a thread or a task, such as SystemExit; the cause has it."""

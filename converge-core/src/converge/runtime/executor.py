@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
@@ -27,6 +26,7 @@ from converge.core.decisions import (
 )
 from converge.core.errors import ConvergeError
 from converge.policy.safety import ActionPolicy, ResourceLimits, validate_safety
+from converge.runtime.calls import contained, described, settled, within
 from converge.runtime.threads import StoreThread, in_own_thread
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from converge.core.plain import Plain
     from converge.core.store import Store
     from converge.core.task import Task
-    from converge.core.tools import ToolRegistry
+    from converge.core.tools import Tool, ToolRegistry
     from converge.network.network import AgentNetwork
     from converge.observability.metrics import MetricsCollector
     from converge.observability.replay import ReplayLog
@@ -63,6 +63,7 @@ Handler: TypeAlias = Callable[[Any], object]
 
 @frozen
 class _Route:
+    name: str  # what the action policy is asked for
     handler: Handler
     on_store: bool = False  # may wait for the store: done together with its neighbours in one hop
 
@@ -71,13 +72,15 @@ class StandardExecutor:
     """The executor named "standard".
 
     `safety_policy` is a pair (ResourceLimits | None, ActionPolicy | None): the action policy is asked before every
-    decision, by the name of its class; the limits before SubmitTask and ClaimTask. `votes_store` is a mapping id →
+    decision, by the name of the class whose handler takes it (a subclass of SendMessage is a SendMessage, whatever it
+    calls itself); the limits before SubmitTask and ClaimTask. A policy that raises, or answers with anything but True,
+    refuses. `votes_store` is a mapping id →
     {agent: option} or a store. `custom_handlers` maps decision classes to functions, plain or async, and goes before
     the built-in ones. A decision that nothing handles, or whose manager is missing, is refused, with the reason.
 
-    Tools: an async one runs on the event loop and is cancelled at `tool_timeout_sec`; any other runs in a thread of
-    its own, which Python cannot end, so at the timeout its result is given up and the thread is left behind.
-    `tool_allowlist` None allows every registered tool, an empty one none.
+    Tools: an async one runs on the event loop and is cancelled at `tool_timeout_sec` (None: no limit); any other runs
+    in a thread of its own, which Python cannot end, so at the timeout its result is given up and the thread is left
+    behind. `tool_allowlist` None allows every registered tool, an empty one none.
 
     When a manager's store is blocking, neighbouring decisions that need it are done together in one thread hop. For
     the coroutines of one event loop.
@@ -105,23 +108,27 @@ class StandardExecutor:
         self._metrics, self._replay_log = metrics_collector, replay_log
         self._ballots = None if votes_store is None else BallotBox(votes_store)
         self._limits, self._actions = safety_policy if safety_policy is not None else (None, None)
-        self._tools, self._tool_timeout, self._tool_allowlist = tool_registry, tool_timeout_sec, tool_allowlist
+        self._tools, self._tool_timeout = tool_registry, tool_timeout_sec
+        if isinstance(tool_allowlist, str | bytes):  # `in` would look for a part of it
+            raise TypeError(f"tool_allowlist is a list of names; write [{tool_allowlist!r}]")
+        self._tool_allowlist = None if tool_allowlist is None else frozenset(tool_allowlist)
         self._store_thread = store_thread
         managers = (task_manager, pool_manager, self._ballots)
         self._hop = store_thread is not None and any(manager is not None and manager.blocking for manager in managers)
-        self._routes = {**self._built_in(), **{kind: _Route(call) for kind, call in (custom_handlers or {}).items()}}
+        routes = {SendMessage: _Route("SendMessage", self._send), InvokeTool: _Route("InvokeTool", self._invoke)}
+        routes |= {kind: _Route(kind.__name__, call, on_store=True) for kind, call in self._on_store_handlers().items()}
+        routes |= {kind: _Route(kind.__name__, call) for kind, call in (custom_handlers or {}).items()}
+        self._routes: dict[type[Decision], _Route] = routes
 
-    def _built_in(self) -> dict[type[Decision], _Route]:
+    def _on_store_handlers(self) -> dict[type[Decision], Handler]:
         return {
-            SendMessage: _Route(self._send),
-            InvokeTool: _Route(self._invoke),
-            SubmitTask: _Route(self._submit, on_store=True),
-            ClaimTask: _Route(self._claim, on_store=True),
-            ReportTask: _Route(self._report, on_store=True),
-            CreatePool: _Route(self._create_pool, on_store=True),
-            JoinPool: _Route(self._join, on_store=True),
-            LeavePool: _Route(self._leave, on_store=True),
-            Vote: _Route(self._vote, on_store=True),
+            SubmitTask: self._submit,
+            ClaimTask: self._claim,
+            ReportTask: self._report,
+            CreatePool: self._create_pool,
+            JoinPool: self._join,
+            LeavePool: self._leave,
+            Vote: self._vote,
         }
 
     async def execute(self, decisions: Iterable[Decision]) -> list[Outcome]:
@@ -142,7 +149,7 @@ class StandardExecutor:
         for kind in type(decision).__mro__:
             if (route := self._routes.get(kind)) is not None:
                 return route
-        return _NO_ROUTE
+        return _Route(type(decision).__name__, _no_handler)
 
     def _on_store(self, decisions: Sequence[Decision]) -> list[Outcome]:
         outcomes: list[Outcome] = []
@@ -161,7 +168,8 @@ class StandardExecutor:
             tasks.append(decision.task)
         try:
             ids = self._tasks.submit_many(tasks)  # type: ignore[union-attr]  # tested for each task above
-        except (ValueError, TypeError, OSError):
+        except Exception as error:  # noqa: BLE001  # each one's own outcome will tell
+            _log.debug("%s: submitting %d tasks together failed: %s", self.agent_id, len(tasks), described(error))
             return None
         return [Outcome(decision, "done", task_id) for decision, task_id in zip(decisions, ids, strict=True)]
 
@@ -171,30 +179,34 @@ class StandardExecutor:
             return Outcome(decision, "refused", error=refusal)
         try:
             return Outcome(decision, "done", self._route(decision).handler(decision))
-        except Exception as error:  # noqa: BLE001  # becomes the outcome that the agent sees
-            return _failure(decision, error)
+        except BaseException as error:  # noqa: BLE001  # becomes the outcome that the agent sees; nothing awaits here
+            return _failure(decision, contained(error))
 
     async def _one(self, decision: Decision) -> Outcome:
         refusal = self._refusal(decision)
         if refusal is not None:
             return Outcome(decision, "refused", error=refusal)
         try:
-            value = self._route(decision).handler(decision)
-            return Outcome(decision, "done", await value if inspect.isawaitable(value) else value)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  # becomes the outcome that the agent sees
+            return Outcome(decision, "done", await settled(self._route(decision).handler, decision))
+        except Exception as error:  # noqa: BLE001  # becomes the outcome that the agent sees
             return _failure(decision, error)
 
     def _refusal(self, decision: object) -> str | None:
-        name = type(decision).__name__
         if not isinstance(decision, Decision):
-            return f"{name} is no Decision"
+            return f"{type(decision).__name__} is no Decision"
+        name = self._route(decision).name
         try:
-            if self._actions is not None and not self._actions.is_allowed(name):
+            allowed: object = self._actions is None or self._actions.is_allowed(name)
+            if inspect.iscoroutine(allowed):
+                allowed.close()  # or it would complain that nobody awaited it
+            if allowed is not True:
                 return f"the action policy does not allow {name}"
             return self._over_limits(decision)
-        except Exception as error:  # noqa: BLE001  # whatever a policy raises, it denies
-            _log.exception("the safety policy failed on %s of %s, so it is refused", name, self.agent_id)
-            return f"the safety policy failed: {type(error).__name__}: {error}"
+        except Refused as refused:
+            return str(refused)
+        except BaseException as error:  # noqa: BLE001  # whatever a policy raises, it denies; nothing awaits here
+            _log.warning("the safety policy failed on %s of %s, so it is refused", name, self.agent_id, exc_info=True)
+            return f"the safety policy failed: {described(error)}"
 
     def _over_limits(self, decision: Decision) -> str | None:
         if self._limits is None or not isinstance(decision, (SubmitTask, ClaimTask)):
@@ -236,14 +248,14 @@ class StandardExecutor:
         if tool is None:
             known = [] if self._tools is None else self._tools.list_names()
             raise Refused(f"there is no tool {name!r}; there is {', '.join(known) or 'none'}")
-        try:
-            async with asyncio.timeout(self._tool_timeout):
-                if inspect.iscoroutinefunction(tool.run) or getattr(tool, "is_async", False):
-                    return await tool.run(decision.params)
-                value = await in_own_thread(f"converge-tool-{name}", tool.run, decision.params)
-                return await value if inspect.isawaitable(value) else value
-        except TimeoutError:
-            raise TimeoutError(f"the tool {name!r} gave no answer within {self._tool_timeout} s") from None
+        return await within(self._tool_timeout, f"the tool {name!r}", self._call_tool, name, tool, decision.params)
+
+    @staticmethod
+    async def _call_tool(name: str, tool: Tool, params: dict[str, Any]) -> object:
+        if inspect.iscoroutinefunction(tool.run):
+            return await tool.run(params)
+        value = await in_own_thread(f"converge-tool-{name}", tool.run, params)
+        return await value if inspect.isawaitable(value) else value
 
     def _submit(self, decision: SubmitTask) -> str:
         return self._task_manager().submit(decision.task)
@@ -289,10 +301,7 @@ def _no_handler(decision: object) -> object:
     raise Refused(f"nothing here carries out {type(decision).__name__}; give the executor a handler in custom_handlers")
 
 
-_NO_ROUTE = _Route(_no_handler)
-
-
-def _failure(decision: Decision, error: BaseException) -> Outcome:
+def _failure(decision: Decision, error: Exception) -> Outcome:
     if isinstance(error, Refused):
         return Outcome(decision, "refused", error=str(error))
-    return Outcome(decision, "failed", error=f"{type(error).__name__}: {error}")
+    return Outcome(decision, "failed", error=described(error))

@@ -6,14 +6,18 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from converge.coordination.ballot import BallotBox
 from converge.core.agent import Agent, AgentState, Outcome
-from converge.core.decisions import ClaimTask, Decision, InvokeTool
+from converge.core.decisions import Decision, InvokeTool, JoinPool
+from converge.core.errors import MessageDecodeError
 from converge.network.network import AgentNetwork, build_descriptor
+from converge.runtime.calls import backoff, described, settled, within
 from converge.runtime.context import AgentContext
 from converge.runtime.executor import Executor, StandardExecutor
 from converge.runtime.inbox import Inbox
@@ -40,8 +44,14 @@ __all__ = ["AgentRuntime", "Inbox"]
 
 STOP_TIMEOUT_SEC = 10.0
 PENDING_SHOWN = 32
+# A stop cancels the loop, then takes four steps; each has this long. With the grace for what ignores being cancelled
+# that is less than STOP_TIMEOUT_SEC.
+_LOOP_END_SEC = 0.5
+_STEP_SEC = 2.0
 _FAILURES_BEFORE_ERROR = 5
 _MAX_BACKOFF_SEC = 30.0
+_MAX_JOB_BACKOFF_SEC = 1.0
+_RENEW_CHECK_SEC = 30.0  # for claims that an agent made by itself, in a `decide` that goes on
 _log = logging.getLogger(__name__)
 
 
@@ -53,12 +63,15 @@ class AgentRuntime:
     `on_tick` → `decide` → execute. `decide` is called at the start, and then when there are messages, tool results or
     a changed set of tasks.
 
-    Claims are renewed at a third of their TTL while the agent runs, and given back when it stops. A failing `decide`
-    costs its batch, is counted as `converge_decide_failures_total` and backs off; five in a row put the agent into
-    ERROR, in which it is unhealthy, until one succeeds. With `identity_registry` only verified messages of the senders
-    in it are taken; without one, unsigned ones too, but never a forged one. `claim_ttl_interval_sec` makes this
-    runtime release expired claims, of any agent, at that interval. With `checkpoint_store`, the Unix time of the last
-    activity is written to `checkpoint:<agent id>` every `checkpoint_interval_sec`.
+    Claims are renewed at a third of their TTL while the agent runs, and given back when it stops. A `decide` that fails
+    (raises, or returns no list) is counted as `converge_decide_failures_total`; its messages are shown again one by
+    one, and one that fails alone is lost, which `converge_messages_failed_total` counts. Failures back off; five in a
+    row put the agent into ERROR, in which it is unhealthy, until one succeeds.
+
+    With `identity_registry` only verified messages of the senders in it are taken; without one, unsigned ones too, but
+    never a forged one. `claim_ttl_interval_sec` makes this runtime release expired claims, of any agent, at that
+    interval. With `checkpoint_store`, the Unix time of the last activity is written to `checkpoint:<agent id>` every
+    `checkpoint_interval_sec`.
 
     `health_check` and `ready_check` are asked besides. `executor_factory` is called with the arguments of
     `StandardExecutor`, those of `executor_kwargs` included. For one event loop; an `async with` block starts and stops.
@@ -111,9 +124,13 @@ class AgentRuntime:
         votes = kwargs.get("votes_store")
         self._ballots = None if votes is None else BallotBox(votes)
         self._main: asyncio.Task[None] | None = None
+        self._started: asyncio.Future[None] | None = None
         self._stopping = asyncio.Event()
         self._claimed = asyncio.Event()
+        self._alone: deque[Message] = deque()  # of a batch that failed, to be shown one by one
+        self._registered: AgentDescriptor | None = None
         self._seen: object = None
+        self._held: set[tuple[str, int]] = set()
         self._failures = 0
         self._last_activity = 0.0
 
@@ -122,42 +139,66 @@ class AgentRuntime:
     @property
     def running(self) -> bool:
         """Whether the agent has started and not yet stopped."""
-        return self._main is not None and not self._main.done() and not self._stopping.is_set()
+        started = self._started is not None and self._started.done()
+        return started and self._main is not None and not self._main.done() and not self._stopping.is_set()
 
     def is_healthy(self) -> bool:
-        """Whether the loop runs, the agent is not in ERROR, and `health_check` agrees."""
-        alive = self.running and self.agent.state is not AgentState.ERROR
-        return alive and (self._health_check is None or self._health_check())
+        """Whether the loop runs, the agent is not in ERROR, and `health_check` agrees; one that raises does not."""
+        return self.running and self.agent.state is not AgentState.ERROR and self._agrees(self._health_check)
 
     def is_ready(self) -> bool:
-        """Whether the agent takes work, and `ready_check` agrees."""
-        return self.running and (self._ready_check is None or self._ready_check())
+        """Whether the agent takes work, and `ready_check` agrees; one that raises does not."""
+        return self.running and self._agrees(self._ready_check)
+
+    def _agrees(self, check: Callable[[], bool] | None) -> bool:
+        try:
+            return check is None or bool(check())
+        except Exception:  # noqa: BLE001  # user code; an unknown state is not a healthy one
+            _log.exception("%s: its health or ready check failed", self.agent.id)
+            return False
 
     async def start(self) -> None:
-        """Start the agent. When this raises, nothing is left running. Starting a running one is a `RuntimeError`."""
+        """Start the agent. When this raises or is cancelled, nothing is left running.
+
+        Starting a running one is a `RuntimeError`, and so is being stopped before the start is over.
+        """
         if self._main is not None and not self._main.done():
             raise RuntimeError(f"the runtime of {self.agent.id} runs already; stop it first")
         self._stopping.clear()
+        self._claimed.clear()
+        self._seen, self._failures, self.agent.outcomes = None, 0, ()
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._main = asyncio.create_task(self._serve(started), name=f"converge-agent-{self.agent.id[:8]}")
-        await asyncio.wait({self._main, started}, return_when=asyncio.FIRST_COMPLETED)
-        if not started.done():
-            main, self._main = self._main, None
-            await main
+        self._started = started
+        main = asyncio.create_task(self._serve(started), name=f"converge-agent-{self.agent.id[:8]}")
+        self._main = main
+        try:
+            await asyncio.wait({main, started}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            await self.stop()
+            raise
+        if started.done():
+            return
+        self._main = None
+        if main.cancelled():
+            raise RuntimeError(f"the runtime of {self.agent.id} was stopped before it had started")
+        main.result()
 
     async def stop(self) -> None:
-        """Stop the agent and give its claims back; returns within `STOP_TIMEOUT_SEC` seconds and some, also when the
-        agent hangs. Stopping twice, or one that never ran, is no error.
+        """Stop the agent and give its claims back; returns within `STOP_TIMEOUT_SEC` seconds, also when the agent or
+        the transport hangs. Stopping twice, or one that never ran, is no error.
         """
         main = self._main
         if main is None:
             return
         self._stopping.set()
+        if self._started is not None and not self._started.done():
+            main.cancel()
         done, _ = await asyncio.wait({main}, timeout=STOP_TIMEOUT_SEC)
         if not done:
             _log.error("%s did not stop within %s s; it is cut off", self.agent.id, STOP_TIMEOUT_SEC)
             main.cancel()
-            await asyncio.wait({main}, timeout=1.0)
+        elif not main.cancelled():
+            main.exception()  # logged when it happened, and raised by wait_stopped; not lost when nobody waits
 
     async def wait_stopped(self) -> None:
         """Return when the agent has stopped, by `stop`, by itself (OFFLINE), or by an error, which is raised here."""
@@ -180,11 +221,7 @@ class AgentRuntime:
             async with AsyncExitStack() as stack:
                 await self._open(stack)
                 started.set_result(None)
-                async with asyncio.TaskGroup() as group:
-                    jobs = [group.create_task(job) for job in self._jobs()]
-                    await asyncio.wait({group.create_task(self._until_done())})
-                    for job in jobs:
-                        job.cancel()
+                await self._work()
         except Exception:
             if started.done():
                 _log.exception("the runtime of %s has failed", self.agent.id)
@@ -193,13 +230,12 @@ class AgentRuntime:
             self.agent.state = AgentState.OFFLINE
 
     async def _open(self, stack: AsyncExitStack) -> None:
+        """Start everything; what undoes a step is on the stack before it is taken, as half a step needs undoing too."""
         agent = self.agent
         self._store_thread.open()
         stack.callback(self._store_thread.close)
-        await self.transport.start()
         stack.push_async_callback(self._guarded, "stopping the transport", self.transport.stop)
-        for topic in agent.topics:
-            await self.transport.subscribe(topic)
+        await settled(self.transport.start)
         agent.bind(AgentContext(self._network, self._tasks, self._pools, self._ballots, self._store_thread))
         stack.callback(agent.bind, None)
         if self._tasks is not None:
@@ -207,48 +243,25 @@ class AgentRuntime:
             watch = TaskWatch.of(self._tasks)
             watch.open()
             stack.push_async_callback(watch.close)
-            await self._on_store(self._tasks.take_over, agent.id)
             stack.push_async_callback(self._guarded, "giving the claims back", self._give_back)
-        agent.state = AgentState.IDLE
-        stack.push_async_callback(self._guarded, "on_stop", lambda: _settled(agent.on_stop()))
-        await _settled(agent.on_start())
-        descriptor = build_descriptor(agent) if self._descriptor is None else self._descriptor
-        await self._on_store(self._network.register_agent, agent, descriptor)
+            await self._on_store(self._tasks.take_over, agent.id)
         stack.push_async_callback(self._guarded, "unregistering", self._unregister)
+        await self._register()  # before on_start, so that what it sends is signed
+        agent.state = AgentState.IDLE
+        stack.push_async_callback(self._guarded, "on_stop", agent.on_stop)
+        await settled(agent.on_start)
+        await self._register()  # on_start may have added topics and capabilities
 
-    def _jobs(self) -> list[Any]:
-        jobs = [self._listen()]
-        if self._tasks is not None:
-            jobs.append(self._renew(self._tasks))
-            if self._release_interval is not None:
-                jobs.append(self._release(self._tasks, self._release_interval))
-        if self._checkpoints is not None:
-            jobs.append(self._checkpoint(self._checkpoints))
-        return jobs
-
-    async def _until_done(self) -> None:
-        """Run the loop until the agent goes OFFLINE or `stop` is called."""
-        loop = asyncio.create_task(self._loop())
-        stopping = asyncio.create_task(self._stopping.wait())
-        try:
-            await asyncio.wait({loop, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if loop.done():
-                loop.result()
-        finally:
-            for task in (loop, stopping):
-                task.cancel()
-            await asyncio.wait({loop, stopping})
-
-    async def _guarded(self, what: str, step: Callable[[], Awaitable[object]]) -> None:
-        """One step of stopping: neither its failure nor its hanging keeps the others from being done."""
-        try:
-            async with asyncio.timeout(STOP_TIMEOUT_SEC / 4):
-                await step()
-        except Exception:  # noqa: BLE001  # counted and logged; the other steps follow
-            self._count("converge_stop_failures_total")
-            _log.exception("%s: %s failed", self.agent.id, what)
+    async def _register(self) -> None:
+        for topic in self.agent.topics:
+            await self.transport.subscribe(topic)
+        descriptor = build_descriptor(self.agent) if self._descriptor is None else self._descriptor
+        if descriptor != self._registered:
+            await self._on_store(self._network.register_agent, self.agent, descriptor)
+            self._registered = descriptor
 
     async def _unregister(self) -> None:
+        self._registered = None
         await self._on_store(self._network.unregister_agent, self.agent.id)
 
     async def _give_back(self) -> None:
@@ -256,29 +269,87 @@ class AgentRuntime:
         assert tasks is not None  # only registered with a task manager
         await self._on_store(tasks.release_claims, self.agent.id)
 
+    async def _guarded(self, what: str, step: Callable[[], Awaitable[object] | None]) -> None:
+        """One step of stopping: neither its failure nor its hanging keeps the others from being done."""
+        try:
+            await within(_STEP_SEC, what, step)
+        except Exception:  # noqa: BLE001  # counted and logged; the other steps follow
+            self._count("converge_stop_failures_total")
+            _log.exception("%s: %s failed", self.agent.id, what)
+
+    async def _work(self) -> None:
+        """Run the loop, and the jobs beside it, until the loop ends or `stop` is called."""
+        tasks = [asyncio.create_task(job) for job in (self._loop(), self._stopping.wait(), *self._jobs())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            _, left = await asyncio.wait(tasks, timeout=_LOOP_END_SEC)
+            for task in left:
+                _log.error("%s: %r ignores that it was cancelled; it is left behind", self.agent.id, task.get_coro())
+
+    def _jobs(self) -> list[Coroutine[Any, Any, None]]:
+        jobs = [self._forever("receiving", "converge_receive_failures_total", self._listen)]
+        if self._tasks is not None:
+            tasks = self._tasks
+            jobs.append(self._forever("renewing claims", "converge_renew_failures_total", partial(self._renew, tasks)))
+            if self._release_interval is not None:
+                release = partial(self._release, tasks, self._release_interval)
+                jobs.append(self._forever("releasing expired claims", "converge_release_failures_total", release))
+        if self._checkpoints is not None:
+            save = partial(self._checkpoint, self._checkpoints)
+            jobs.append(self._forever("writing the checkpoint", "converge_checkpoint_failures_total", save))
+        return jobs
+
+    async def _forever(self, what: str, counter: str, step: Callable[[], Awaitable[None]]) -> None:
+        """Take `step` again and again. A store or a transport that fails is tried again, less and less often."""
+        failures = 0
+        while True:
+            try:
+                await settled(step)
+                failures = 0
+            except Exception as error:  # noqa: BLE001  # counted and logged; tried again
+                failures += 1
+                self._count(counter)
+                _log.warning(
+                    "%s: %s failed (%d in a row): %s", self.agent.id, what, failures, described(error), exc_info=error
+                )
+                await asyncio.sleep(backoff(failures, _MAX_JOB_BACKOFF_SEC))
+            await asyncio.sleep(0)  # a step that never waits must not keep the event loop
+
     # -- the loop
 
     async def _loop(self) -> None:
-        more = True
-        while True:
-            if not more:
+        at_once = True
+        while self.agent.state is not AgentState.OFFLINE and not self._stopping.is_set():
+            if not at_once:
                 await self._scheduler.wait_for_work(self._receive_timeout)
-            messages = self._inbox.poll()
-            try:
-                tasks, changed = await self._look()
-                await _settled(self.agent.on_tick(messages, tasks))
-                if messages or changed or self._tool_results():
-                    await self._decide(messages, tasks)
-            except (Exception, SystemExit) as error:  # noqa: BLE001  # user code; reported, counted, backed off
-                await self._failed(error, len(messages))
-            if self.agent.state is AgentState.OFFLINE:
-                return
-            more = bool(len(self._inbox)) or self._tool_results()
-            if more:
+            await self._turn()
+            at_once = bool(self._alone) or len(self._inbox) > 0 or self._tool_results() or self._seen is None
+            if at_once:
                 await asyncio.sleep(0)
+
+    async def _turn(self) -> None:
+        agent, changed = self.agent, False
+        messages: list[Message] = []
+        try:
+            tasks, changed = await self._look()
+            messages = [self._alone.popleft()] if self._alone else self._inbox.poll()
+            await settled(agent.on_tick, list(messages), tasks)
+            if agent.state is not AgentState.OFFLINE and (messages or changed or self._tool_results()):
+                await self._decide(list(messages), tasks)
+        except Exception as error:  # noqa: BLE001  # user code; reported, counted, backed off
+            await self._failed(error, messages, changed=changed)
 
     async def _look(self) -> tuple[list[Task], bool]:
         tasks = [] if self._tasks is None else await self._on_store(self._list_tasks, self._tasks)
+        held = {(task.id, task.attempt) for task in tasks if task.assigned_to == self.agent.id}
+        if not held <= self._held:
+            self._claimed.set()
+        self._held = held
         seen = [(task.id, task.state, task.attempt) for task in tasks]
         changed = seen != self._seen
         self._seen = seen
@@ -300,61 +371,67 @@ class AgentRuntime:
         self._last_activity = time.time()
         if agent.state is not AgentState.ERROR:
             agent.state = AgentState.BUSY
-        if agent.blocking and not inspect.iscoroutinefunction(agent.decide):
-            decisions = await _settled(
-                await in_own_thread(f"converge-decide-{agent.id[:8]}", agent.decide, messages, tasks)
-            )
-        else:
-            decisions = await _settled(agent.decide(messages, tasks))
-        if isinstance(decisions, str) or not isinstance(decisions, Sequence):
+        decisions = await settled(self._ask, messages, tasks)
+        if isinstance(decisions, str | bytes) or not isinstance(decisions, Sequence):
             raise TypeError(f"decide() returned {type(decisions).__name__}; it returns a list of decisions")
         self._failures = 0
         if agent.state is not AgentState.OFFLINE:
             agent.state = AgentState.IDLE
         agent.outcomes = ()
         agent.outcomes = await self._execute(decisions)
-        if any(isinstance(outcome.decision, ClaimTask) for outcome in agent.outcomes):
-            self._claimed.set()
+        if any(isinstance(outcome.decision, JoinPool) for outcome in agent.outcomes):
+            self._scheduler.notify()  # the pool may have tasks, and nothing about them has changed
+
+    async def _ask(self, messages: list[Message], tasks: list[Task]) -> object:
+        agent = self.agent
+        if not agent.blocking or inspect.iscoroutinefunction(agent.decide):
+            answer: object = agent.decide(messages, tasks)
+        else:
+            answer = await in_own_thread(f"converge-decide-{agent.id[:8]}", agent.decide, messages, tasks)
+        return await answer if inspect.isawaitable(answer) else answer
 
     async def _execute(self, decisions: Sequence[Decision]) -> tuple[Outcome, ...]:
-        return tuple(await self._executor.execute(decisions) or ()) if decisions else ()
+        if not decisions:
+            return ()
+        try:
+            outcomes: Any = await settled(self._executor.execute, decisions)
+            return tuple(outcomes or ())
+        except Exception as error:  # noqa: BLE001  # an executor is a plugin; the agent sees what became of it
+            self._count("converge_execute_failures_total")
+            _log.exception("the executor of %s has failed", self.agent.id)
+            return tuple(Outcome(decision, "failed", error=described(error)) for decision in decisions)
 
-    async def _failed(self, error: BaseException, messages: int) -> None:
+    async def _failed(self, error: Exception, messages: list[Message], *, changed: bool) -> None:
         agent = self.agent
         self._failures += 1
-        agent.outcomes = ()
-        self._seen = None
+        if len(messages) > 1:
+            self._alone.extend(messages)
+        elif messages:
+            self._count("converge_messages_failed_total")
+        else:
+            agent.outcomes = ()
+        if changed or not messages:
+            self._seen = None  # what there was to see has not been dealt with
         self._count("converge_decide_failures_total")
-        self._count("converge_messages_failed_total", messages)
-        _log.error("%s failed (%d in a row), %d messages lost", agent.id, self._failures, messages, exc_info=error)
-        if self._failures >= _FAILURES_BEFORE_ERROR:
+        _log.error("%s failed (%d in a row)", agent.id, self._failures, exc_info=error)
+        if agent.state is not AgentState.OFFLINE and self._failures >= _FAILURES_BEFORE_ERROR:
             agent.state = AgentState.ERROR
         elif agent.state is AgentState.BUSY:
             agent.state = AgentState.IDLE
-        await asyncio.sleep(0 if self._failures == 1 else min(0.05 * 2**self._failures, _MAX_BACKOFF_SEC))
+        await asyncio.sleep(0 if self._failures == 1 else backoff(self._failures, _MAX_BACKOFF_SEC))
 
-    # -- beside the loop
+    # -- beside the loop: each is one step of a job
 
     async def _listen(self) -> None:
-        failures = 0
-        while True:
-            try:
-                message = await self._receive()
-            except OSError as error:
-                failures += 1
-                self._count("converge_receive_failures_total")
-                _log.warning("%s: receiving failed (%d in a row): %s", self.agent.id, failures, error)
-                await asyncio.sleep(min(0.05 * 2**failures, _MAX_BACKOFF_SEC))
-                continue
-            failures = 0
-            if message is None:
-                self._count("converge_messages_refused_total")
-                continue
-            if self._replay_log is not None:
-                self._replay_log.record_message(message)
-            await self._inbox.push(message)
-            self._count("converge_messages_received_total")
-            self._scheduler.notify()
+        message = await self._receive()
+        if message is None:
+            self._count("converge_messages_refused_total")
+            return
+        if self._replay_log is not None:
+            self._replay_log.record_message(message)
+        await self._inbox.push(message)
+        self._count("converge_messages_received_total")
+        self._scheduler.notify()
 
     async def _receive(self) -> Message | None:
         """The next message; None when one came and was refused."""
@@ -362,30 +439,26 @@ class AgentRuntime:
             if self._registry is not None:
                 return await self.transport.receive_verified(self._registry)
             message = await self.transport.receive()
-        except ValueError as error:
+        except MessageDecodeError as error:
             _log.warning("%s: what came is no message: %s", self.agent.id, error)
             return None
         return None if message.is_signed and not message.verify() else message
 
     async def _renew(self, tasks: TaskManager) -> None:
-        """Renew the claims of this agent when a third of their TTL is over."""
-        while True:
-            self._claimed.clear()
-            pause = await self._on_store(tasks.renew_claims, self.agent.id)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._claimed.wait()
+        """Renew the claims of this agent where a third of the TTL is over; wait until the next one is due."""
+        self._claimed.clear()
+        pause = await self._on_store(tasks.renew_claims, self.agent.id)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_RENEW_CHECK_SEC if pause is None else min(pause, _RENEW_CHECK_SEC)):
+                await self._claimed.wait()
 
     async def _release(self, tasks: TaskManager, interval: float) -> None:
-        while True:
-            await asyncio.sleep(interval)
-            released = await self._on_store(tasks.release_expired_claims)
-            self._count("converge_claims_released_total", len(released))
+        await asyncio.sleep(interval)
+        self._count("converge_claims_released_total", len(await self._on_store(tasks.release_expired_claims)))
 
     async def _checkpoint(self, store: Store) -> None:
-        while True:
-            await asyncio.sleep(self._checkpoint_interval)
-            await self._on_store(store.put, f"checkpoint:{self.agent.id}", self._last_activity)
+        await asyncio.sleep(self._checkpoint_interval)
+        await self._on_store(store.put, f"checkpoint:{self.agent.id}", self._last_activity)
 
     async def _on_store(self, call: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401  # passes through
         parts = (self._tasks, self._pools, self._checkpoints, self._network.discovery)
@@ -396,7 +469,3 @@ class AgentRuntime:
     def _count(self, name: str, value: int = 1) -> None:
         if self._metrics is not None and value:
             self._metrics.inc(name, value)
-
-
-async def _settled(value: Any) -> Any:  # noqa: ANN401  # what a plain or async hook of the user returns
-    return await value if inspect.isawaitable(value) else value

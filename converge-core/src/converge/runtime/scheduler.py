@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 
 __all__ = ["Scheduler"]
 
@@ -18,18 +19,22 @@ class Scheduler:
         self._event = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: int | None = None
+        self._lock = threading.Lock()
 
     def notify(self) -> None:
         """Let the present or next `wait_for_work` return True at once."""
-        if self._loop is None or self._thread == threading.get_ident():
-            self._event.set()
-        elif not self._loop.is_closed():
+        with self._lock:  # between the test and the setting nobody may begin to wait: it would not be woken
+            if self._loop is None or self._thread == threading.get_ident():
+                self._event.set()
+                return
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._event.set)
 
     async def wait_for_work(self, timeout: float | None) -> bool:  # the contract's signature
         """True as soon as there is work, False after `timeout` seconds without (None: waits for work)."""
         if self._loop is None:
-            self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
+            with self._lock:
+                self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         if not self._event.is_set():
             try:
                 async with asyncio.timeout(timeout):

@@ -25,7 +25,7 @@ __all__ = ["OnOutput", "run"]
 OnOutput = Callable[[str, bool], None]
 """Takes a line that a process printed, and whether it was to its standard error."""
 
-STOP_GRACE_SEC = 15.0
+_STOP_GRACE_SEC = 15.0
 _MAX_RESTARTS = 5
 _RESTART_WINDOW_SEC = 30.0
 _LINE_LIMIT = 1024 * 1024
@@ -162,10 +162,10 @@ class _Supervisor:
             child.send_signal(signal.SIGTERM)
         if not children:
             return
-        _, late = await asyncio.wait({asyncio.create_task(child.wait()) for child in children}, timeout=STOP_GRACE_SEC)
+        _, late = await asyncio.wait({asyncio.create_task(child.wait()) for child in children}, timeout=_STOP_GRACE_SEC)
         for child in children:
             if late and child.returncode is None:
-                _log.error("process %d did not stop within %s s and is killed", child.pid, STOP_GRACE_SEC)
+                _log.error("process %d did not stop within %s s and is killed", child.pid, _STOP_GRACE_SEC)
                 child.kill()
                 await child.wait()
 

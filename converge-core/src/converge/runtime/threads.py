@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from converge.runtime.calls import contained
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["CallFailed", "StoreThread", "in_own_thread"]
+__all__ = ["StoreThread", "in_own_thread"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-
-class CallFailed(RuntimeError):
-    """User code raised something that would end a process or a thread, such as SystemExit."""
 
 
 class StoreThread:
@@ -54,18 +54,28 @@ class StoreThread:
                 StoreThread._executor = None
 
     async def run(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """What `call` returns or raises. Cancelling stops the waiting; the call itself is finished by the thread."""
+        """What `call` returns or raises, as `in_own_thread`. Cancelling stops the waiting, not the call."""
         executor = StoreThread._executor
         if not self._open or executor is None:
             raise RuntimeError("the store thread is closed: the runtime it belongs to has stopped")
-        return await asyncio.get_running_loop().run_in_executor(executor, lambda: call(*args, **kwargs))
+
+        def work() -> _T:
+            try:
+                return call(*args, **kwargs)
+            except BaseException as error:
+                if (failure := contained(error)) is error:
+                    raise
+                raise failure from error  # a future would refuse StopIteration, and SystemExit end the loop
+
+        return await asyncio.get_running_loop().run_in_executor(executor, work)
 
 
 async def in_own_thread(name: str, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
     """What `call` returns or raises, from a daemon thread of its own.
 
     A call that hangs costs one thread and nothing else: no pool fills up, and the process can exit. Cancelling stops
-    the waiting only; Python cannot end a thread. SystemExit and the like come out as `CallFailed`.
+    the waiting only; Python cannot end a thread. SystemExit and the like come out as `CallFailed`. The call sees the
+    context variables of the caller.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[_T] = loop.create_future()
@@ -75,12 +85,8 @@ async def in_own_thread(name: str, call: Callable[_P, _T], *args: _P.args, **kwa
             return
         if error is None:
             done.set_result(value)  # type: ignore[arg-type]  # without an error it is what the call returned
-        elif isinstance(error, Exception) and not isinstance(error, StopIteration):
-            done.set_exception(error)
         else:
-            failed = CallFailed(f"{name} raised {type(error).__name__}: {error}")
-            failed.__cause__ = error
-            done.set_exception(failed)
+            done.set_exception(contained(error))
 
     def work() -> None:
         value: _T | None = None
@@ -89,8 +95,8 @@ async def in_own_thread(name: str, call: Callable[_P, _T], *args: _P.args, **kwa
             value = call(*args, **kwargs)
         except BaseException as raised:  # noqa: BLE001  # whatever user code raises is handed to who awaits it
             error = raised
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(settle, value, error)
 
-    threading.Thread(target=work, name=name, daemon=True).start()
+    threading.Thread(target=contextvars.copy_context().run, args=(work,), name=name, daemon=True).start()
     return await done

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import weakref
 from typing import TYPE_CHECKING
 
+from converge.runtime.calls import backoff
 from converge.runtime.threads import StoreThread
 
 if TYPE_CHECKING:
@@ -30,11 +30,14 @@ class TaskWatch:
 
     @classmethod
     def of(cls, tasks: TaskManager) -> TaskWatch:
-        """The watch of `tasks` in this process."""
-        return _watches.setdefault(tasks, cls(tasks))
+        """The watch of `tasks` on the running event loop."""
+        key = tasks, asyncio.get_running_loop()
+        if (watch := _watches.get(key)) is None:
+            watch = _watches[key] = cls(tasks)
+        return watch
 
     def open(self) -> None:
-        """Watch until `close` has been called as often; the job belongs to the event loop of the first."""
+        """Watch until `close` has been called as often."""
         self._users += 1
         if self._users == 1:
             self._thread.open()
@@ -45,6 +48,7 @@ class TaskWatch:
         self._users -= 1
         if self._users == 0 and self._job is not None:
             job, self._job = self._job, None
+            _watches.pop((self._tasks, asyncio.get_running_loop()), None)
             job.cancel()
             await asyncio.wait({job})
             self._thread.close()
@@ -52,7 +56,7 @@ class TaskWatch:
     async def _watch(self) -> None:
         tasks, failures = self._tasks, 0
         while True:
-            await asyncio.sleep(min(POLL_INTERVAL_SEC * 2**failures, _MAX_PAUSE_SEC))
+            await asyncio.sleep(backoff(failures, _MAX_PAUSE_SEC) if failures else POLL_INTERVAL_SEC)
             try:
                 if tasks.may_have_changed():
                     await (self._thread.run(tasks.poll) if tasks.blocking else _now(tasks))
@@ -62,7 +66,7 @@ class TaskWatch:
                 _log.exception("following the task store failed (%d in a row)", failures)
 
 
-_watches: weakref.WeakKeyDictionary[TaskManager, TaskWatch] = weakref.WeakKeyDictionary()
+_watches: dict[tuple[TaskManager, asyncio.AbstractEventLoop], TaskWatch] = {}
 
 
 async def _now(tasks: TaskManager) -> None:

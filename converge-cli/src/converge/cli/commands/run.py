@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-EXIT_INTERRUPTED = 130
+_EXIT_INTERRUPTED = 130
 _LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -31,14 +31,16 @@ def run(config: Path, settings: tuple[str, ...], progress: bool | None, log_leve
 
     Exit codes: 0 done, 1 failed, 2 wrong config or usage, 130 interrupted.
     """
+    from converge.runtime.child import SWITCH_INTERVAL_SEC
     from converge.runtime.config import load_config
 
     level = logging.getLevelNamesMapping()[log_level.upper()]
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
     loaded = load_config(config, settings)
+    sys.setswitchinterval(SWITCH_INTERVAL_SEC)
     shown = sys.stderr.isatty() if progress is None else progress
     if not asyncio.run(_run(loaded, settings, shown, level, debug)):
-        raise SystemExit(EXIT_INTERRUPTED)
+        raise SystemExit(_EXIT_INTERRUPTED)
 
 
 async def _run(config: Config, settings: tuple[str, ...], progress: bool, log_level: int, debug: bool) -> bool:

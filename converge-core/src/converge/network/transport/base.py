@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from typing import TYPE_CHECKING, Self
 
+from converge.core.errors import MessageDecodeError
 from converge.network.replay_window import ReplayWindow
 
 if TYPE_CHECKING:
@@ -21,15 +22,17 @@ __all__ = ["Transport"]
 class Transport(ABC):
     """The connection of one agent to the others.
 
-    To implement one, write `start`, `stop`, `send`, `receive`, `subscribe` and `unsubscribe`. All are coroutines of
-    one event loop. `counters` counts by name what was dropped or refused; nothing is lost without a count.
+    To implement one, write `start`, `stop`, `send`, `receive`, `subscribe` and `unsubscribe`; the last two keep
+    `subscriptions`, which outlives a stop and is in force again after the next start. All are coroutines of one event
+    loop. `counters` counts by name what was dropped or refused; nothing is lost without a count. `replay_window`
+    judges what is fresh; another one may be put in its place before the start.
     """
 
     def __init__(self, agent_id: str) -> None:
         self.agent_id = agent_id
         self.counters: Counter[str] = Counter()
         self.replay_window = ReplayWindow()
-        self._subscriptions: set[Topic] = set()
+        self.subscriptions: set[Topic] = set()
 
     @abstractmethod
     async def start(self) -> None:
@@ -43,14 +46,17 @@ class Transport(ABC):
     async def send(self, message: Message) -> None:
         """Hand `message` over: to its recipient, to the subscribers of its topics, or to everybody.
 
-        Raises `Undeliverable` when it is known to reach nobody it is addressed to, `TransportClosed` when not started.
+        Raises `Undeliverable` when it is known to reach nobody it is addressed to (a topic without subscribers and a
+        broadcast with nobody there are no error, and counted), or cannot travel at all: it is too large, or its payload
+        is not plain data. `TransportClosed` when not started.
         """
 
     @abstractmethod
-    async def receive(self, timeout: float | None = None) -> Message:  # the contract's signature
+    async def receive(self, timeout: float | None = None) -> Message:
         """The next message as it came, unverified. Raises `TimeoutError` after `timeout` seconds (None: waits).
 
-        Cancelling a receive loses no message.
+        Also raises `MessageDecodeError` when what came is no message, and `TransportClosed` when not started or stopped
+        meanwhile. Cancelling a receive loses no message.
         """
 
     @abstractmethod
@@ -64,16 +70,20 @@ class Transport(ABC):
     async def receive_verified(
         self,
         identity_registry: IdentityRegistry | None = None,
-        timeout: float | None = None,  # the contract's signature
+        timeout: float | None = None,
     ) -> Message | None:
         """The next message if it is authentic, fresh and meant for me; None when one came and was refused.
 
         Authentic: signed by the key that hashes to its sender, and that sender in `identity_registry` when one is
         given. Fresh: inside the window and not seen before (`replay_window`). For me: I am the recipient, or I
-        subscribed one of its topics, or it is a broadcast. Every refusal is counted as `refused_<reason>`. Raises
-        `TimeoutError` when none came within `timeout` seconds.
+        subscribed one of its topics, or it is a broadcast. Every refusal is counted as `refused_<reason>`; what is no
+        message at all is `refused_malformed`. Raises `TimeoutError` when none came within `timeout` seconds.
         """
-        message = await self.receive(timeout)
+        try:
+            message = await self.receive(timeout)
+        except MessageDecodeError:
+            self.counters["refused_malformed"] += 1
+            return None
         reason = self._refusal(message, identity_registry)
         if reason is None:
             return message
@@ -81,6 +91,7 @@ class Transport(ABC):
         return None
 
     def _refusal(self, message: Message, registry: IdentityRegistry | None) -> str | None:
+        # The replay window comes last: what is refused for another reason must not change it.
         if not message.is_signed:
             return "unsigned"
         if not message.verify():
@@ -90,7 +101,7 @@ class Transport(ABC):
         if message.recipient is not None:
             if message.recipient != self.agent_id:
                 return "misdelivered"
-        elif message.topics and self._subscriptions.isdisjoint(message.topics):
+        elif message.topics and self.subscriptions.isdisjoint(message.topics):
             return "not_subscribed"
         return self.replay_window.refusal(message)
 

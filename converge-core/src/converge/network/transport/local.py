@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import logging
+from typing import TYPE_CHECKING, ClassVar
 
+from attrs import frozen
+
+from converge.core.limits import DEFAULT_FRAME_BYTES
 from converge.core.message import Message
 from converge.network.errors import TransportClosed, Undeliverable
 from converge.network.transport.base import Transport
+from converge.network.transport.mailbox import Mailbox, NotTaken
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from converge.core.topic import Topic
 
-__all__ = ["LocalTransport", "LocalTransportRegistry", "Mailbox", "default_registry"]
+__all__ = ["LocalOptions", "LocalTransport", "LocalTransportRegistry", "default_registry"]
 
-Mailbox = asyncio.Queue[bytes]
-"""Encoded messages on their way to one agent; encoding gives every receiver a copy of its own."""
+_log = logging.getLogger(__name__)
 
 
 class LocalTransportRegistry:
-    """Who is reachable in this process, and who subscribed to what. For the threads of one event loop."""
+    """Who is reachable in this process, and who subscribed to what. For the coroutines of one event loop."""
 
     def __init__(self) -> None:
         self._mailboxes: dict[str, Mailbox] = {}
         self._subscribers: dict[Topic, set[str]] = {}
 
     def register(self, agent_id: str, mailbox: Mailbox) -> None:
-        """Deliver to `mailbox` what is for `agent_id`; a later registration of the same id takes over."""
+        """Deliver to `mailbox` what is for `agent_id`; another one that had the id loses it, subscriptions included."""
+        if self._mailboxes.get(agent_id, mailbox) is not mailbox:
+            _log.warning("another local transport takes over the agent id %r; the earlier one gets nothing", agent_id)
+            self.unregister(agent_id)
         self._mailboxes[agent_id] = mailbox
 
     def unregister(self, agent_id: str, mailbox: Mailbox | None = None) -> None:
@@ -44,7 +51,7 @@ class LocalTransportRegistry:
         self._subscribers.setdefault(topic, set()).add(agent_id)
 
     def unsubscribe(self, agent_id: str, topic: Topic) -> None:
-        """Undo `subscribe`."""
+        """Undo `subscribe`; one not subscribed is no error."""
         agents = self._subscribers.get(topic, set())
         agents.discard(agent_id)
         if not agents:
@@ -71,14 +78,24 @@ default_registry = LocalTransportRegistry()
 """The registry of this process."""
 
 
+@frozen
+class LocalOptions:
+    """Options of `[transport] use = "local"`: how many messages may wait for one agent."""
+
+    maxsize: int = 1024
+
+
 class LocalTransport(Transport):
     """Connects an agent with the others that use the same registry in this process.
 
-    At most once, in order for each sender. Unsigned messages are carried too. A mailbox holds `maxsize` messages:
-    when it is full, a direct message raises `Undeliverable`, and a copy of a topic message or broadcast is dropped
-    and counted by the sender as `dropped_mailbox_full`. A topic message that nobody subscribed to is counted as
-    `no_subscriber`.
+    At most once, in order for each sender. Unsigned messages are carried too. A mailbox holds `maxsize` messages.
+    When it is full, `send` lets the others run once; if it is full then still, a direct message raises
+    `Undeliverable`, and a copy of a topic message or broadcast is dropped and counted by the sender as
+    `dropped_mailbox_full`, or raises when no copy at all was taken. A message that nobody is there for is counted as
+    `no_subscriber` (topics) or `no_audience` (broadcast); the sender is never its own audience.
     """
+
+    converge_options: ClassVar[type[LocalOptions]] = LocalOptions
 
     def __init__(self, agent_id: str, registry: LocalTransportRegistry | None = None, *, maxsize: int = 1024) -> None:
         super().__init__(agent_id)
@@ -87,72 +104,108 @@ class LocalTransport(Transport):
         self._mailbox: Mailbox | None = None
 
     async def start(self) -> None:
-        """Register with the registry."""
+        """Register with the registry, subscriptions included; takes over from another transport of the same id."""
         if self._mailbox is None:
             self._mailbox = Mailbox(self._maxsize)
         self._registry.register(self.agent_id, self._mailbox)
-        for topic in self._subscriptions:
+        for topic in self.subscriptions:
             self._registry.subscribe(self.agent_id, topic)
 
     async def stop(self) -> None:
-        """Leave the registry; messages not yet received are counted as `dropped_at_stop`."""
-        if self._mailbox is None:
+        """Leave the registry; messages not yet received are counted as `dropped_at_stop`, and who waits is woken."""
+        mailbox, self._mailbox = self._mailbox, None
+        if mailbox is None:
             return
-        self._registry.unregister(self.agent_id, self._mailbox)
-        if waiting := self._mailbox.qsize():
+        self._registry.unregister(self.agent_id, mailbox)
+        if waiting := mailbox.close():
             self.counters["dropped_at_stop"] += waiting
-        self._mailbox = None
 
     async def send(self, message: Message) -> None:
         """Put `message` into the mailboxes it is for; see `Transport.send` and the class."""
-        self._own_mailbox()
-        data = message.to_bytes()
+        own = self._own_mailbox()
+        frame = _frame(message)
         if message.recipient is not None:
-            self._deliver_direct(message.recipient, data)
-            return
-        audience = self._registry.audience(message)
-        if message.topics and not audience:
-            self.counters["no_subscriber"] += 1
-        for mailbox in audience:
-            if mailbox.full():
-                self.counters["dropped_mailbox_full"] += 1
-            else:
-                mailbox.put_nowait(data)
+            await self._send_direct(message.recipient, frame)
+        else:
+            await self._send_to_many(message, frame, own)
 
-    def _deliver_direct(self, recipient: str, data: bytes) -> None:
+    async def _send_direct(self, recipient: str, frame: bytes) -> None:
         mailbox = self._registry.mailbox(recipient)
+        if mailbox is not None and mailbox.full:
+            await asyncio.sleep(0)  # a sender in a loop would else never let the receiver empty it
+            mailbox = self._registry.mailbox(recipient)
         if mailbox is None:
             raise Undeliverable(
                 recipient,
                 "no agent of that id runs in this process, and the local transport does not leave the process; "
                 "start the agent here, or choose a transport that crosses processes",
             )
-        if mailbox.full():
-            raise Undeliverable(recipient, f"its mailbox is full ({mailbox.maxsize} messages); send more slowly")
-        mailbox.put_nowait(data)
+        refused = mailbox.put(frame)
+        if refused is not None:
+            raise Undeliverable(recipient, _REASONS[refused].format(maxsize=mailbox.maxsize))
 
-    async def receive(self, timeout: float | None = None) -> Message:  # the contract's signature
+    async def _send_to_many(self, message: Message, frame: bytes, own: Mailbox) -> None:
+        audience = self._audience(message, own)
+        if any(mailbox.full for mailbox in audience):
+            await asyncio.sleep(0)  # as above
+            audience = self._audience(message, own)
+        if not audience:
+            self.counters["no_subscriber" if message.topics else "no_audience"] += 1
+            return
+        refused = [reason for mailbox in audience if (reason := mailbox.put(frame)) is not None]
+        self.counters.update(f"dropped_{reason}" for reason in refused)
+        if len(refused) == len(audience):
+            reasons = ", ".join(sorted(set(refused)))
+            raise Undeliverable(None, f"none of the {len(audience)} agents it is for could take it ({reasons})")
+
+    def _audience(self, message: Message, own: Mailbox) -> list[Mailbox]:
+        return [mailbox for mailbox in self._registry.audience(message) if mailbox is not own]
+
+    async def receive(self, timeout: float | None = None) -> Message:
         """The next message; see `Transport.receive`."""
-        mailbox = self._own_mailbox()
-        if mailbox.empty():
-            async with asyncio.timeout(timeout):
-                data = await mailbox.get()
-        else:
-            data = mailbox.get_nowait()
-        return Message.from_bytes(data)
+        return Message.from_bytes(await self._own_mailbox().get(timeout))
 
     async def subscribe(self, topic: Topic) -> None:
         """Receive from now on what is sent to `topic`; kept over a restart of this object."""
-        self._subscriptions.add(topic)
-        if self._mailbox is not None:
+        self.subscriptions.add(topic)
+        if self._is_registered():
             self._registry.subscribe(self.agent_id, topic)
 
     async def unsubscribe(self, topic: Topic) -> None:
-        """Receive no more of `topic`."""
-        self._subscriptions.discard(topic)
-        self._registry.unsubscribe(self.agent_id, topic)
+        """Receive no more of `topic`; one not subscribed is no error."""
+        self.subscriptions.discard(topic)
+        if self._is_registered():
+            self._registry.unsubscribe(self.agent_id, topic)
+
+    def _is_registered(self) -> bool:
+        """Whether the id is this transport's: another one of the same id may have taken over."""
+        return self._mailbox is not None and self._registry.mailbox(self.agent_id) is self._mailbox
 
     def _own_mailbox(self) -> Mailbox:
         if self._mailbox is None:
             raise TransportClosed(f"the local transport of {self.agent_id} is not started; call start() first")
         return self._mailbox
+
+
+_REASONS: dict[NotTaken, str] = {
+    "mailbox_full": "its mailbox is full ({maxsize} messages); send more slowly, or give its transport more `maxsize`",
+    "mailbox_closed": "its transport was stopped; start it again",
+    "other_event_loop": (
+        "it runs in another event loop of this process, and the local transport serves one; run both agents in one "
+        "loop, or choose a transport that crosses processes"
+    ),
+}
+
+
+def _frame(message: Message) -> bytes:
+    try:
+        frame = message.to_bytes()
+    except (TypeError, ValueError) as error:
+        raise Undeliverable(message.recipient, str(error)) from error
+    if len(frame) > DEFAULT_FRAME_BYTES:
+        raise Undeliverable(
+            message.recipient,
+            f"it takes {len(frame)} bytes and a frame has at most {DEFAULT_FRAME_BYTES}; put large data in a store and "
+            "send its key",
+        )
+    return frame

@@ -1,0 +1,72 @@
+"""Claims, and which of them were made through one manager."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+if TYPE_CHECKING:
+    from converge.coordination.task_record import TaskRecord
+
+__all__ = ["Claim", "ClaimBook"]
+
+
+@frozen
+class Claim:
+    """A lease on a task. `token` grows with every claim of the task: hand it to what the work changes, so that it can
+    refuse an older one (fencing). `expires_at` is in Unix seconds, as of the last claim or renewal.
+    """
+
+    task_id: str
+    agent_id: str
+    attempt: int
+    expires_at: float
+
+    @property
+    def token(self) -> int:
+        """The fencing token: the attempt number."""
+        return self.attempt
+
+
+class ClaimBook:
+    """The latest claim of each agent on each task that has not ended. Thread-safe.
+
+    Claims that were lost stay in it until the task has ended: they are what a late report is refused by.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._claims: dict[str, dict[str, Claim]] = {}
+
+    def get(self, agent_id: str, task_id: str) -> Claim | None:
+        """The latest claim of the agent on the task."""
+        with self._lock:
+            return self._claims.get(task_id, {}).get(agent_id)
+
+    def remember(self, record: TaskRecord) -> Claim:
+        """The claim in an ASSIGNED record, remembered unless a later one is."""
+        assert record.assigned_to is not None  # tells the type checker what ASSIGNED means
+        claim = Claim(record.id, record.assigned_to, record.attempt, record.lease_expires_at or 0.0)
+        with self._lock:
+            of_task = self._claims.setdefault(record.id, {})
+            known = of_task.get(claim.agent_id)
+            if known is None or (known.attempt, known.expires_at) < (claim.attempt, claim.expires_at):
+                of_task[claim.agent_id] = claim
+        return claim
+
+    def holds(self, record: TaskRecord) -> bool:
+        """Whether the claim in an ASSIGNED record was made here."""
+        claim = self.get(record.assigned_to or "", record.id)
+        return claim is not None and claim.attempt == record.attempt
+
+    def forget(self, task_id: str) -> None:
+        """Drop the claims on a task that has ended."""
+        with self._lock:
+            self._claims.pop(task_id, None)
+
+    def task_ids(self) -> list[str]:
+        """The ids of the tasks that there are claims on."""
+        with self._lock:
+            return [*self._claims]

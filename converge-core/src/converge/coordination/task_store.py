@@ -1,0 +1,141 @@
+"""How tasks lie in a store.
+
+The record under `task:<id>` is the truth. A key `open:<id>` is a hint: it is written before the record, in the same
+commit where the store has commits, and removed some time after the task has ended. So each task that is open has a
+hint at every moment, whoever crashes when; and the first listing costs the open tasks, not the history. A hint may
+outlive its task or never get one, which costs a read. Removing hints late is safe because a task that has ended is
+never opened again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+from converge.coordination.errors import ForeignRecord
+from converge.coordination.task_record import TaskRecord
+from converge.core.errors import VersionConflict
+from converge.core.store import DELETED, Store, Write, versioned
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from converge.core.plain import Plain
+    from converge.core.store import Change
+
+__all__ = ["TaskStore"]
+
+_TASK, _OPEN = "task:", "open:"
+_HINTS_PER_COMMIT = 100
+_log = logging.getLogger(__name__)
+
+
+class TaskStore:
+    """Task records and their hints in `store`. Safe between threads; keeps nothing but hints that are to be removed.
+
+    `count` is called with the name of what went unnoticed by the caller and how often it did.
+    """
+
+    def __init__(self, store: Store, count: Callable[[str, int], None]) -> None:
+        self._store = versioned(store)
+        self._count = count
+        self._lock = threading.Lock()
+        self._ended: set[str] = set()
+
+    @property
+    def blocking(self) -> bool:
+        """Whether calls may wait for a disk or a network."""
+        return self._store.blocking
+
+    def read(self, task_id: str) -> tuple[TaskRecord, int] | None:
+        """The record and its version, or None; `ForeignRecord` when something else is there."""
+        found = self._store.get_versioned(_TASK + task_id)
+        return None if found is None else (_decoded(task_id, found[0]), found[1])
+
+    def create(self, records: Sequence[TaskRecord]) -> list[int | None]:
+        """Store new records, in one commit where the store can; the version of each, None where the id is taken."""
+        writes: list[Write] = []
+        for record in records:
+            writes.append(Write(_OPEN + record.id, record.submitted_at, 0))
+            writes.append(Write(_TASK + record.id, record.to_plain(), 0))
+        return self._store.compare_and_set_many(writes)[1::2]
+
+    def replace(self, record: TaskRecord, version: int) -> int | None:
+        """Store the next state of a task whose record has `version`; the new version, None when it was another."""
+        try:
+            stored = self._store.compare_and_set(_TASK + record.id, record.to_plain(), version)
+        except VersionConflict:
+            self._count("contended", 1)
+            return None
+        if not record.is_open:
+            self.note_ended(record.id)
+            if len(self._ended) >= _HINTS_PER_COMMIT:
+                self.drop_hints()
+        return stored
+
+    def open_ids(self) -> list[str]:
+        """The ids that have a hint: those of all open tasks, and perhaps of others."""
+        return [hint.removeprefix(_OPEN) for hint in self._store.list(_OPEN)]
+
+    def note_ended(self, task_id: str) -> None:
+        """Let the hint of a task that has ended be removed with the next ones."""
+        with self._lock:
+            self._ended.add(_OPEN + task_id)
+
+    def drop_hints(self) -> None:
+        """Remove the hints of tasks that are known to have ended. Never raises: what fails is left for later."""
+        with self._lock:
+            hints, self._ended = self._ended, set()
+        if not hints:
+            return
+        try:
+            self._store.delete_many(hints)
+        except Exception:  # noqa: BLE001  # the transitions are stored, whatever the store raises here
+            self._count("hints_left", len(hints))
+            _log.exception("could not remove %d hints of ended tasks; the next opening does", len(hints))
+
+    def cursor(self) -> int:
+        """The present end of the change feed."""
+        return self._store.changes()[0]
+
+    def may_have_changed(self, cursor: int) -> bool:
+        """Whether `changes` could return anything: never a false no."""
+        return self._store.may_have_changed(cursor)
+
+    def changes(self, cursor: int) -> tuple[int, list[tuple[str, TaskRecord | None, int]]]:
+        """The new cursor, and (id, record or None for a deleted one, version) of each task that changed since."""
+        newer, changes = self._store.changes(cursor, _TASK)
+        return newer, [entry for change in changes if (entry := self._entry(change)) is not None]
+
+    def read_known(self, task_id: str) -> tuple[TaskRecord, int] | None:
+        """As `read`, and None for what is no record, which is counted and logged."""
+        try:
+            return self.read(task_id)
+        except ForeignRecord as error:
+            self._note_foreign(error)
+            return None
+
+    def _entry(self, change: Change) -> tuple[str, TaskRecord | None, int] | None:
+        task_id = change.key.removeprefix(_TASK)
+        if change.value is DELETED:
+            return task_id, None, change.version
+        try:
+            return task_id, _decoded(task_id, change.value), change.version
+        except ForeignRecord as error:
+            self._note_foreign(error)
+            return None
+
+    def _note_foreign(self, error: ForeignRecord) -> None:
+        self._count("foreign_records", 1)
+        _log.warning("%s", error)
+
+
+def _decoded(task_id: str, value: Plain) -> TaskRecord:
+    try:
+        record = TaskRecord.from_plain(value)
+        if record.id != task_id:
+            raise ValueError(f"it is the record of task {record.id!r}")
+    except ValueError as error:
+        raise ForeignRecord(_TASK + task_id, str(error)) from None
+    return record

@@ -1,0 +1,78 @@
+"""Real processes that claim, join and vote in one SQLite file."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from converge.coordination.ballot import BallotBox
+from converge.coordination.pool_manager import PoolManager
+from converge.coordination.task_manager import TaskManager
+from converge.core.task import Task, TaskState
+from converge.extensions.storage.sqlite import SQLiteStore
+
+WORKER = Path(__file__).with_name("task_worker.py")
+PROCESSES, TASKS = 4, 60
+
+
+def run_all(what: str, path: Path, *arguments: object) -> list[str]:
+    """What each process printed; all of them begin at one instant."""
+    at = time.time() + 1.5
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(WORKER), what, str(path), str(at), f"w{number}", *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(PROCESSES)
+    ]
+    printed = []
+    for process in processes:
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        printed.append(out)
+    return printed
+
+
+def claim_race(path: Path, kind: str) -> tuple[Counter[str], Counter[str]]:
+    """How often each task was claimed, and reported."""
+    with SQLiteStore(path, durability="process") as store:
+        TaskManager(store).submit_many([Task(id=f"t{number}") for number in range(TASKS)])
+        claimed: Counter[str] = Counter()
+        reported: Counter[str] = Counter()
+        for printed in run_all("claim", path, kind, TASKS):
+            mine, done = json.loads(printed)
+            claimed.update(mine)
+            reported.update(done)
+        return claimed, reported
+
+
+def test_each_task_is_claimed_by_one_of_four_processes(tmp_path: Path) -> None:
+    claimed, reported = claim_race(tmp_path / "s.db", "store")
+    assert claimed == reported == Counter(f"t{number}" for number in range(TASKS))
+    with SQLiteStore(tmp_path / "s.db") as store:
+        manager = TaskManager(store)
+        assert manager.list_pending_tasks() == []
+        tasks = [manager.get_task(f"t{number}") for number in range(TASKS)]
+        assert all(task and task.state is TaskState.COMPLETED and task.result == task.assigned_to for task in tasks)
+
+
+def test_the_claim_race_catches_a_store_that_reads_checks_and_puts(tmp_path: Path) -> None:
+    claimed, _ = claim_race(tmp_path / "s.db", "mutant")
+    assert max(claimed.values()) > 1
+
+
+def test_processes_that_join_and_vote_at_one_instant_lose_nobody(tmp_path: Path) -> None:
+    with SQLiteStore(tmp_path / "s.db", durability="process") as store:
+        PoolManager(store).create_pool({"id": "p"})
+        run_all("join", tmp_path / "s.db", 25)
+        members = {f"w{process}-{number}" for process in range(PROCESSES) for number in range(25)}
+        pool = PoolManager(store).get_pool("p")
+        assert pool is not None
+        assert pool.agents == members
+        assert BallotBox(store).votes("v") == {member: member.split("-")[0] for member in members}
