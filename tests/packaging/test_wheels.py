@@ -24,7 +24,7 @@ SHARED_LEVELS = (
     "converge/network/transport",
 )
 DRIVERS = {
-    "converge.stores": {"memory", "sqlite"},
+    "converge.stores": {"file", "memory", "sqlite"},
     "converge.transports": {"local"},
     "converge.executors": {"standard"},
     "converge.governance": {"bicameral", "democratic", "dictatorial", "empirical", "veto"},

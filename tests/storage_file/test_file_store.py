@@ -17,6 +17,7 @@ from converge.core.store import DELETED, Store, Write
 from converge.extensions.storage.file import FileStore
 from converge.plugins import PluginManager
 from converge.testing.store import StoreContract
+from converge.testing.store.life import LifeContract
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +37,7 @@ class TestFileStore(StoreContract):
         return reopen
 
 
-class TestFileStoreBesideAnotherThatStaysOpen(StoreContract):
+class TestFileStoreBesideOthersThatStayOpen(LifeContract):
     random_histories: ClassVar[int] = 10
 
     @pytest.fixture

@@ -371,6 +371,20 @@ def test_listeners_hear_of_changes_and_their_failures_stay_theirs(
     assert heard == ["x", "x"]
 
 
+def test_listeners_hear_of_what_another_reader_has_seen_first(
+    manager: TaskManager, open_manager: Callable[[], TaskManager]
+) -> None:
+    heard: list[str] = []
+    manager.add_listener(lambda: heard.append("x"))
+    manager.poll()
+    open_manager().submit(Task(id="t"))
+    assert manager.progress().pending == 1
+    assert manager.may_have_changed()
+    assert manager.poll()
+    assert heard == ["x", "x"]
+    assert not manager.may_have_changed()
+
+
 def test_a_listener_may_use_the_manager(manager: TaskManager) -> None:
     def claim_all() -> None:
         for task in manager.list_pending_tasks():

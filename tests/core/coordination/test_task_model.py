@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 from attrs import define
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from converge.coordination.claims import Claim, ClaimBook
 from converge.coordination.errors import ClaimLost, InvalidTransition
+from converge.coordination.task_index import TaskIndex
 from converge.coordination.task_manager import TaskManager
-from converge.core.errors import VersionConflict
+from converge.coordination.task_mirror import TaskMirror
+from converge.coordination.task_record import TaskRecord
+from converge.coordination.task_store import TaskStore
 from converge.core.task import Task, TaskState
 from converge.extensions.storage.memory import MemoryStore
 
@@ -138,8 +142,7 @@ class TaskLife(RuleBasedStateMachine):
             except ClaimLost:  # this manager still knows that its own attempt was an older one
                 return
         else:
-            with pytest.raises(ClaimLost):
-                self.managers[number].report(agent, task_id, value)
+            assert_refused(ClaimLost, lambda: self.managers[number].report(agent, task_id, value))
 
     @precondition(lambda self: self.model)
     @rule(number=managers_drawn, task_id=ids_drawn, agent=agents_drawn)
@@ -153,8 +156,7 @@ class TaskLife(RuleBasedStateMachine):
             assert claim.attempt == task.attempt
             self.known[number][agent, task_id] = task.attempt
         else:
-            with pytest.raises(ClaimLost):
-                self.managers[number].renew_claim(agent, task_id)
+            assert_refused(ClaimLost, lambda: self.managers[number].renew_claim(agent, task_id))
 
     @precondition(lambda self: self.model)
     @rule(number=managers_drawn, task_id=ids_drawn, agent=agents_drawn)
@@ -168,8 +170,7 @@ class TaskLife(RuleBasedStateMachine):
             task.requeue(failed=True)
             self.moved(task_id)
         else:
-            with pytest.raises(ClaimLost):
-                self.managers[number].fail_task(task_id, "no", agent_id=agent)
+            assert_refused(ClaimLost, lambda: self.managers[number].fail_task(task_id, "no", agent_id=agent))
 
     @precondition(lambda self: self.model)
     @rule(number=managers_drawn, task_id=ids_drawn, cancel=st.booleans())
@@ -183,8 +184,7 @@ class TaskLife(RuleBasedStateMachine):
         elif is_open:
             self.managers[number].fail_task(task_id, "by an administrator")
         else:
-            with pytest.raises(InvalidTransition):
-                self.managers[number].fail_task(task_id, "by an administrator")
+            assert_refused(InvalidTransition, lambda: self.managers[number].fail_task(task_id, "by an administrator"))
         if is_open:
             task.state = CANCELLED if cancel else FAILED
             self.moved(task_id)
@@ -281,30 +281,57 @@ class TaskLife(RuleBasedStateMachine):
                 assert task.assigned_to == model.holder
 
 
-class ReadCheckPut(MemoryStore):
-    """Ignores the version: the mistake that the model has to catch."""
-
-    def compare_and_set(self, key: str, value: Plain, expected: int) -> int:
-        try:
-            return super().compare_and_set(key, value, expected)
-        except VersionConflict:
-            self.put(key, value)
-            return self._feed.version
+def assert_refused(error: type[Exception], move: Callable[[], object]) -> None:
+    try:
+        move()
+    except error:
+        return
+    raise AssertionError(f"no {error.__name__} was raised")
 
 
-def check(store: type[MemoryStore], clock: type[ManualClock], examples: int) -> None:
-    machine = type("Machine", (TaskLife,), {"make_store": store, "make_clock": clock})
+def check(clock: type[ManualClock], examples: int, *, phases: tuple[Phase, ...] = tuple(Phase)) -> None:
+    machine = type("Machine", (TaskLife,), {"make_store": MemoryStore, "make_clock": clock})
     run_state_machine_as_test(
         machine,
         settings=settings(
             max_examples=examples,
-            stateful_step_count=30,
+            stateful_step_count=40,
             deadline=None,
             database=None,
+            phases=phases,
+            report_multiple_bugs=False,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
         ),
     )
 
 
 def test_every_history_is_one_that_the_model_allows(clock: ManualClock) -> None:
-    check(MemoryStore, type(clock), 80)
+    check(type(clock), 120)
+
+
+def agent_alone(record: TaskRecord, agent_id: str, attempt: int | None) -> None:
+    if record.assigned_to != agent_id or record.state != ASSIGNED:
+        raise ClaimLost("no", record.id)
+
+
+def without_the_last(tasks: TaskStore) -> list[str]:
+    return [hint.removeprefix("open:") for hint in tasks._store.list("open:")][:-1]
+
+
+MUTANTS = {
+    "the attempt is not compared": (TaskRecord, "_check_claimant", agent_alone),
+    "a live lease counts as expired": (TaskRecord, "is_expired", lambda record, now: True),
+    "attempts are not bounded": (TaskRecord, "max_attempts", 1_000),
+    "an end is not final": (TaskRecord, "is_open", True),
+    "a hint is lost": (TaskStore, "open_ids", without_the_last),
+    "a claim is forgotten": (ClaimBook, "remember", lambda book, record: Claim(record.id, "a", record.attempt, 0.0)),
+    "the index keeps what it had": (TaskIndex, "forget", lambda index, task_id: None),
+    "the mirror is not updated": (TaskMirror, "update", lambda mirror, record, version: None),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_the_model_catches_a_manager_in_which(mutant: str, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(*MUTANTS[mutant])
+    with pytest.raises((AssertionError, ValueError)):
+        check(type(clock), 200, phases=(Phase.generate,))

@@ -433,13 +433,15 @@ async def test_a_receiving_job_that_cannot_go_on_does_not_end_the_agent(world: W
 async def test_a_transport_that_answers_without_ever_waiting_does_not_keep_the_event_loop(world: World) -> None:
     class Flood(LocalTransport):
         async def receive(self, timeout: float | None = None) -> Message:
-            return Message(recipient=self.agent_id, payload={"n": 0})
+            return Message.from_bytes(b"\xc1 noise")
 
-    agent = Scripted()
+    begun, agent = time.monotonic(), Scripted()
     runtime = await world.started(agent, Flood(agent.id, world.registry))
     async with asyncio.timeout(PATIENCE_SEC):
-        await agent.called(20)
+        await agent.called(1)
         await runtime.stop()
+    assert world.counted("converge_messages_refused_total") > 0
+    assert time.monotonic() - begun < PATIENCE_SEC
 
 
 async def test_a_store_that_fails_in_the_background_is_counted_and_tried_again(world: World) -> None:

@@ -149,7 +149,6 @@ async def test_a_task_submitted_by_another_process_wakes_an_idle_agent(world: Wo
         await runtime.stop()
 
 
-@pytest.mark.xfail(strict=False, reason="TaskManager tells no listener what another of its readers saw first")
 async def test_an_idle_agent_is_woken_although_somebody_else_here_has_read_the_change_first(world: World) -> None:
     store = MemoryStore()
     tasks, others, agent = TaskManager(store), TaskManager(store), Worker()
@@ -157,8 +156,7 @@ async def test_an_idle_agent_is_woken_although_somebody_else_here_has_read_the_c
     await agent.called(1)
     others.submit(Task(id="t"))
     tasks.progress()
-    async with asyncio.timeout(1.0):
-        await ended(tasks, "t")
+    await ended(tasks, "t")
 
 
 async def test_every_task_is_done_once_by_agents_that_share_a_manager_or_only_the_store(
@@ -184,12 +182,12 @@ async def test_claims_are_renewed_while_the_agent_works_and_given_back_when_it_s
         await released.wait()
         return []
 
-    ttl = 0.15
+    ttl = 0.6
     tasks, agent = TaskManager(store), Scripted([ClaimTask("t")], lambda messages, seen: work())
     tasks.submit(Task(id="t", constraints={"claim_ttl_sec": ttl}))
     runtime = await world.started(agent, task_manager=tasks, claim_ttl_interval_sec=0.01)
     await agent.called(2)
-    await asyncio.sleep(3 * ttl)  # a lease lives in real time
+    await asyncio.sleep(1.5 * ttl)  # a lease lives in real time
     held = tasks.get_task("t")
     assert held is not None
     assert (held.assigned_to, held.attempt) == (agent.id, 1), "nobody renewed it"
@@ -200,7 +198,7 @@ async def test_claims_are_renewed_while_the_agent_works_and_given_back_when_it_s
 
 
 async def test_a_claim_that_the_agent_made_by_itself_is_renewed_too(world: World) -> None:
-    tasks, agent, ttl = TaskManager(), Scripted(), 0.15
+    tasks, agent, ttl = TaskManager(), Scripted(), 0.6
 
     def claim(messages: list[Message], seen: list[Task]) -> list[Any]:
         assert agent.context.tasks is not None
@@ -211,7 +209,7 @@ async def test_a_claim_that_the_agent_made_by_itself_is_renewed_too(world: World
     tasks.submit(Task(id="t", constraints={"claim_ttl_sec": ttl}))
     await world.started(agent, task_manager=tasks, claim_ttl_interval_sec=0.01)
     await agent.called(2)
-    await asyncio.sleep(3 * ttl)  # a lease lives in real time
+    await asyncio.sleep(1.5 * ttl)  # a lease lives in real time
     held = tasks.get_task("t")
     assert held is not None
     assert (held.assigned_to, held.attempt) == (agent.id, 1)

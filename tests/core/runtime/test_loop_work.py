@@ -317,6 +317,13 @@ async def test_tool_results_survive_a_failure_that_a_message_caused(world: World
     assert [outcome.value for outcome in agent.shown[2][2]] == ["result"]
 
 
+async def test_a_tool_result_that_decide_fails_on_is_not_shown_for_ever(world: World) -> None:
+    agent = Scripted([InvokeTool("double", {"number": 1})], ValueError("that result"))
+    await world.started(agent, tool_registry=toolbox())
+    await agent.called(3)
+    assert [len(outcomes) for _, _, outcomes in agent.shown] == [0, 1, 0]
+
+
 async def test_what_the_agent_does_to_its_list_of_messages_does_not_hide_a_failure(world: World) -> None:
     def clear(messages: list[Message], tasks: list[Task]) -> ValueError:
         messages.clear()

@@ -55,6 +55,7 @@ class TaskManager:
         self._tasks = TaskStore(MemoryStore() if store is None else store, self._count)
         self._mirror = TaskMirror()
         self._claims = ClaimBook()
+        self._told = 0  # the generation of the view that the listeners know of
         self._view = TaskView(self._tasks, self._mirror, self._claims, self._clock)
 
     @property
@@ -262,15 +263,21 @@ class TaskManager:
         return self._view.sync()
 
     def poll(self) -> bool:
-        """`sync`, and tell the listeners when something changed; whether it did."""
-        changed = self.sync()
-        if changed:
-            self._announce()
-        return changed
+        """`sync`, and tell the listeners when something has changed since the last `poll`; whether it has.
+
+        What a listing in another thread read in between counts too: it told nobody.
+        """
+        self.sync()
+        generation = self._view.generation
+        if generation == self._told:
+            return False
+        self._told = generation
+        self._announce()
+        return True
 
     def may_have_changed(self) -> bool:
-        """Whether `sync` would find anything: cheap, never waits for a writer, never a false no."""
-        return self._view.may_have_changed()
+        """Whether `poll` would tell anything: cheap, never waits for a writer, never a false no."""
+        return self._view.generation != self._told or self._view.may_have_changed()
 
     def add_listener(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener` whenever tasks may have changed, from whichever thread did it.

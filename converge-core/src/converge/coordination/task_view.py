@@ -29,6 +29,7 @@ class TaskView:
         self._lock = threading.RLock()
         self._index = TaskIndex()
         self._cursor: int | None = None
+        self.generation = 0  # grows with each look that found something, whoever looked
         self._counted: dict[str, int] = {}  # ended tasks that the next look at the feed may bring once more
 
     @contextmanager
@@ -43,17 +44,22 @@ class TaskView:
         with self._lock:
             if not self.may_have_changed():
                 return False
-            if self._cursor is None:
-                return self._load()
-            try:
-                return self._follow(self._cursor)
-            except CursorExpired:
-                return self._load()
+            changed = self._read_anew_or_on()
+            self.generation += changed
+            return changed
 
     def may_have_changed(self) -> bool:
         """Whether `sync` would find anything: cheap, never a false no."""
         cursor = self._cursor
         return cursor is None or self._tasks.may_have_changed(cursor)
+
+    def _read_anew_or_on(self) -> bool:
+        if self._cursor is None:
+            return self._load()
+        try:
+            return self._follow(self._cursor)
+        except CursorExpired:
+            return self._load()
 
     def _follow(self, cursor: int) -> bool:
         newer, changes = self._tasks.changes(cursor)
