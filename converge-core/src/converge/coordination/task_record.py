@@ -118,20 +118,24 @@ class TaskRecord:
 
     def to_task(self) -> Task:
         """A new Task object of this record, the caller's own."""
-        task = Task(
+        return Task(
             id=self.id,
             objective=copied(self.objective),
             inputs=_copied(self.inputs),
             outputs=None if self.outputs is None else _copied(self.outputs),
             constraints=_copied(self.constraints),
             evaluator=self.evaluator,
+            state=TaskState(self.state),
+            assigned_to=self.assigned_to,
+            result=copied(self.result),
+            claimed_at=self.claimed_at,
             pool_id=self.pool_id,
             topic=None if self.topic is None else Topic.from_dict(self.topic),
             required_capabilities=self.required_capabilities,
             priority=self.priority,
+            attempt=self.attempt,
+            error=self.error,
         )
-        self.mirror_into(task)
-        return task
 
     # -- what holds now
 
