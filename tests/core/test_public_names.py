@@ -22,9 +22,6 @@ RE_EXPORTS = {
 
 NOT_OFFERED = {
     "converge.cli.commands.plugins": {"check_plugins", "list_plugins"},  # click commands, reached through their group
-    "converge.runtime.config": {"Table"},
-    "converge.runtime.loop": {"PENDING_SHOWN", "STOP_TIMEOUT_SEC"},
-    "converge.runtime.run_lock": {"GRACE_SEC"},
 }
 """Names without an underscore that are not offered: constants that docstrings and tests of the module speak of."""
 

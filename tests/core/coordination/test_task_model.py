@@ -241,6 +241,18 @@ class TaskLife(RuleBasedStateMachine):
             self.model[task_id].requeue()
             self.moved(task_id)
 
+    @precondition(lambda self: any(task.state == ASSIGNED for task in self.model.values()))
+    @rule(number=managers_drawn, pick=st.integers(0, len(IDS) - 1), report=st.booleans())
+    def act_again_for_a_holder(self, number: int, pick: int, report: bool) -> None:
+        """Through either manager, one of which may know of an older attempt only."""
+        held = [(task_id, task.holder) for task_id, task in sorted(self.model.items()) if task.state == ASSIGNED]
+        task_id, holder = held[pick % len(held)]
+        assert holder is not None
+        if report:
+            self.report(number, task_id, holder, pick)
+        else:
+            self.claim(number, task_id, holder)
+
     @rule(seconds=st.sampled_from([1.0, 4.0, TTL]))
     def advance(self, seconds: float) -> None:
         self.clock.advance(seconds)

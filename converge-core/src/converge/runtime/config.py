@@ -29,7 +29,7 @@ __all__ = ["AgentConfig", "Config", "PluginsConfig", "PoolConfig", "RunConfig", 
 _ENVIRONMENT = "CONVERGE_"
 _TABLES = ("store", "transport", "run", "plugins", "pools", "agents")
 _AGENT_KEYS = ("class", "use", "name", "count", "pools", "capabilities", "options")
-Table = dict[str, Any]
+_Table = dict[str, Any]
 
 
 @frozen(kw_only=True)
@@ -156,7 +156,7 @@ def _value(text: str) -> object:
     return table["value"] if len(table) == 1 else text
 
 
-def _set(data: Table, keys: list[str], value: object, source: str) -> None:
+def _set(data: _Table, keys: list[str], value: object, source: str) -> None:
     place: Any = data
     for key, following in zip(keys, [*keys[1:], None], strict=True):
         if isinstance(place, list):
@@ -175,7 +175,7 @@ def _set(data: Table, keys: list[str], value: object, source: str) -> None:
             place = place.setdefault(key, {})
 
 
-def _check_tables(file: Path, data: Table, added: Mapping[str, str]) -> None:
+def _check_tables(file: Path, data: _Table, added: Mapping[str, str]) -> None:
     shared = [entry.get("options") for entry in _entries(file, data, "agents")]
     for key in data:
         if key not in _TABLES and key not in shared:
@@ -187,7 +187,7 @@ def _check_tables(file: Path, data: Table, added: Mapping[str, str]) -> None:
             )
 
 
-def _config(file: Path, data: Table) -> Config:
+def _config(file: Path, data: _Table) -> Config:
     return Config(
         file=file,
         store=_driver(file, data, "store", "memory"),
@@ -199,21 +199,21 @@ def _config(file: Path, data: Table) -> Config:
     )
 
 
-def _entries(file: Path, data: Table, key: str) -> list[Table]:
+def _entries(file: Path, data: _Table, key: str) -> list[_Table]:
     entries = data.get(key, [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ConfigError(f"{file.name} {key}", f"write it as tables: [[{key}]]")
     return entries
 
 
-def _driver(file: Path, data: Table, key: str, default: str) -> dict[str, object]:
+def _driver(file: Path, data: _Table, key: str, default: str) -> dict[str, object]:
     table = data.get(key, {"use": default})
     if not isinstance(table, dict) or not isinstance(table.get("use"), str):
         raise ConfigError(f"{file.name} [{key}]", f'it needs the name of a plugin: use = "{default}"')
     return table
 
 
-def _pools(file: Path, data: Table) -> list[PoolConfig]:
+def _pools(file: Path, data: _Table) -> list[PoolConfig]:
     pools: dict[str, PoolConfig] = {}
     for index, entry in enumerate(_entries(file, data, "pools")):
         pool: PoolConfig = _structured(file, PoolConfig, entry, f"[[pools]] {index}")
@@ -222,7 +222,7 @@ def _pools(file: Path, data: Table) -> list[PoolConfig]:
     return list(pools.values())
 
 
-def _agents(file: Path, data: Table) -> list[AgentConfig]:
+def _agents(file: Path, data: _Table) -> list[AgentConfig]:
     agents: list[AgentConfig] = []
     taken: dict[str, AgentConfig] = {}  # entry names, and those of single agents, such as auditor-1
     for index, entry in enumerate(_entries(file, data, "agents")):
@@ -235,7 +235,7 @@ def _agents(file: Path, data: Table) -> list[AgentConfig]:
     return agents
 
 
-def _agent(file: Path, data: Table, entry: Table, place: str) -> AgentConfig:
+def _agent(file: Path, data: _Table, entry: _Table, place: str) -> AgentConfig:
     if ("class" in entry) == ("use" in entry):
         raise ConfigError(place, 'it needs either class = "module:Class" or use = "plugin"')
     is_class = "class" in entry
@@ -253,10 +253,10 @@ def _agent(file: Path, data: Table, entry: Table, place: str) -> AgentConfig:
         raise ConfigError(f"{place} options", f"it is a table, or the name of one, not {options!r}")
     if "use" in options:
         raise ConfigError(f"{place} options", "use is not an option; the entry itself says what it uses")
-    fields: Table = {key: entry[key] for key in ("name", "count", "pools", "capabilities") if key in entry}
+    fields: _Table = {key: entry[key] for key in ("name", "count", "pools", "capabilities") if key in entry}
     fields.setdefault("name", driver.rpartition(":")[2].lower())
     inline = {key: value for key, value in entry.items() if key not in _AGENT_KEYS}
-    table: Table = {**fields, "driver": driver, "is_class": is_class, "options": {**options, **inline}, "place": place}
+    table: _Table = {**fields, "driver": driver, "is_class": is_class, "options": {**options, **inline}, "place": place}
     agent: AgentConfig = _structured(file, AgentConfig, table, place.removeprefix(file.name).strip())
     if not agent.name or set(agent.name) & set("/\\\0"):
         raise ConfigError(f"{place} name", f"{agent.name!r} cannot be part of a file name")

@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from converge.observability.metrics import MetricsCollector
     from converge.observability.replay import ReplayLog
 
-__all__ = ["AgentRuntime", "Inbox"]
+__all__ = ["STOP_TIMEOUT_SEC", "AgentRuntime", "Inbox"]
 
 STOP_TIMEOUT_SEC = 10.0
-PENDING_SHOWN = 32
+_PENDING_SHOWN = 32
 # A stop cancels the loop, then takes four steps; each has this long. With the grace for what ignores being cancelled
 # that is less than STOP_TIMEOUT_SEC.
 _LOOP_END_SEC = 0.5
@@ -359,7 +359,7 @@ class AgentRuntime:
         agent = self.agent
         pools = None if self._pools is None else self._pools.get_pools_for_agent(agent.id)
         pending = tasks.list_pending_tasks_for_agent(
-            agent.id, pools, agent.capabilities.names(), agent.topics or None, PENDING_SHOWN
+            agent.id, pools, agent.capabilities.names(), agent.topics or None, _PENDING_SHOWN
         )
         return tasks.list_held_tasks(agent.id) + pending
 

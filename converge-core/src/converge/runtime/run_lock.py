@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = ["run_lock"]
 
-GRACE_SEC = 5.0
+_GRACE_SEC = 5.0
 
 
 @contextmanager
 def run_lock(
-    state: Path, *, grace_sec: float = GRACE_SEC, sleep: Callable[[float], None] = time.sleep
+    state: Path, *, grace_sec: float = _GRACE_SEC, sleep: Callable[[float], None] = time.sleep
 ) -> Iterator[int]:
     """Hold the lock of a run in its state folder; gives its file descriptor, which child processes inherit.
 
