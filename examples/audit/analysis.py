@@ -97,7 +97,9 @@ def _lines(data: bytes) -> int:
 
 _PARSED_NAME = "<source under audit>"
 _QUIET = ("ignore", None, Warning, re.compile(re.escape(_PARSED_NAME)), 0)
-_FILTER_LOCK = threading.Lock()
+_PARSING = threading.Lock()
+"""One thread parses at a time. It costs nothing, as the parser holds the interpreter anyway; and CPython 3.11 counts
+the depth of all threads' trees in one place, so two at once may end in a SystemError (python/cpython#106905)."""
 
 
 def _parse(data: bytes) -> ast.Module:
@@ -106,10 +108,10 @@ def _parse(data: bytes) -> ast.Module:
     `warnings.catch_warnings` swaps state that all threads share. A filter that stays, for a file name that nobody
     else parses, needs no swap; it has to come first, or a filter "error" would turn a warning into a syntax error.
     """
-    with _FILTER_LOCK:
+    with _PARSING:
         if warnings.filters[:1] != [_QUIET]:
             warnings.filterwarnings("ignore", module=_QUIET[3].pattern)
-    return ast.parse(data, _PARSED_NAME)
+        return ast.parse(data, _PARSED_NAME)
 
 
 def _reason(error: Exception, data: bytes) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tests.core.coordination.conftest import ManualClock
 
 TTL = 10.0
-IDS = ["t0", "t1", "t2"]
+SLOTS = ["t0", "t1", "t2"]
 AGENTS = ["a", "b", "c"]
 CONSTRAINTS: list[dict[str, Plain]] = [{}, {"max_attempts": 2}, {"max_retries": 1}]
 PENDING, ASSIGNED, COMPLETED, FAILED, CANCELLED = "pending", "assigned", "completed", "failed", "cancelled"
@@ -54,7 +54,7 @@ class Modelled:
 
 
 managers_drawn = st.sampled_from([0, 1])
-ids_drawn = st.sampled_from(IDS)
+slots_drawn = st.sampled_from(SLOTS)
 agents_drawn = st.sampled_from(AGENTS)
 
 
@@ -68,6 +68,7 @@ class TaskLife(RuleBasedStateMachine):
         self.managers = [TaskManager(self.store, clock=self.clock) for _ in range(2)]
         self.known: list[dict[tuple[str, str], int]] = [{}, {}]  # attempts that each manager remembers
         self.model: dict[str, Modelled] = {}
+        self.turns = dict.fromkeys(SLOTS, 0)  # a new task takes the place of one that has ended
         self.objects: list[dict[str, Task]] = [{}, {}]
 
     def moved(self, task_id: str) -> None:
@@ -83,22 +84,28 @@ class TaskLife(RuleBasedStateMachine):
         epoch = self.known[number].get((agent, task_id))
         return task.state == ASSIGNED and task.holder == agent and epoch in (None, task.attempt)
 
-    @rule(number=managers_drawn, task_id=ids_drawn, constraints=st.sampled_from(CONSTRAINTS))
-    def submit(self, number: int, task_id: str, constraints: dict[str, Plain]) -> None:
-        constraints = CONSTRAINTS[IDS.index(task_id) % len(CONSTRAINTS)] if task_id in self.model else constraints
-        attempts = {0: 20, 1: 2}.get(CONSTRAINTS.index(constraints), 2)
-        task = Task(id=task_id, constraints={"claim_ttl_sec": TTL, **constraints})
-        known = self.managers[number].get_task(task_id)
-        if known is not None:
-            task = Task(id=task_id, constraints=dict(known.constraints))
+    def name(self, slot: str) -> str:
+        """The task that is in a slot now; a task stands for itself."""
+        return f"{slot}.{self.turns[slot]}" if slot in self.turns else slot
+
+    @rule(number=managers_drawn, slot=slots_drawn, constraints=st.sampled_from(CONSTRAINTS), fresh=st.booleans())
+    def submit(self, number: int, slot: str, constraints: dict[str, Plain], fresh: bool) -> None:
+        known = self.model.get(self.name(slot))
+        if fresh and known is not None and known.state not in (PENDING, ASSIGNED):
+            self.turns[slot] += 1
+        task_id = self.name(slot)
+        there = self.managers[number].get_task(task_id)
+        given = {"claim_ttl_sec": TTL, **constraints} if there is None else dict(there.constraints)
+        task = Task(id=task_id, constraints=given)
         assert self.managers[number].submit(task) == task_id
         self.objects[number][task_id] = task
-        retries = 1 if "max_retries" in constraints else 0
-        self.model.setdefault(task_id, Modelled(attempts, retries))
+        attempts = 2 if constraints else 20
+        self.model.setdefault(task_id, Modelled(attempts, 1 if "max_retries" in constraints else 0))
 
     @precondition(lambda self: self.model)
-    @rule(number=managers_drawn, task_id=ids_drawn, agent=agents_drawn)
-    def claim(self, number: int, task_id: str, agent: str) -> None:
+    @rule(number=managers_drawn, slot=slots_drawn, agent=agents_drawn)
+    def claim(self, number: int, slot: str, agent: str) -> None:
+        task_id = self.name(slot)
         claim = self.managers[number].claim(agent, task_id)
         task = self.model.get(task_id)
         if task is None or task.state not in (PENDING, ASSIGNED):
@@ -126,8 +133,9 @@ class TaskLife(RuleBasedStateMachine):
         self.known[number][agent, task_id] = task.attempt
 
     @precondition(lambda self: self.model)
-    @rule(number=managers_drawn, task_id=ids_drawn, agent=agents_drawn, value=st.integers(0, 1))
-    def report(self, number: int, task_id: str, agent: str, value: int) -> None:
+    @rule(number=managers_drawn, slot=slots_drawn, agent=agents_drawn, value=st.integers(0, 1))
+    def report(self, number: int, slot: str, agent: str, value: int) -> None:
+        task_id = self.name(slot)
         if task_id not in self.model:
             return
         task = self.model[task_id]
@@ -145,8 +153,9 @@ class TaskLife(RuleBasedStateMachine):
             assert_refused(ClaimLost, lambda: self.managers[number].report(agent, task_id, value))
 
     @precondition(lambda self: self.model)
-    @rule(number=managers_drawn, task_id=ids_drawn, agent=agents_drawn)
-    def renew(self, number: int, task_id: str, agent: str) -> None:
+    @rule(number=managers_drawn, slot=slots_drawn, agent=agents_drawn)
+    def renew(self, number: int, slot: str, agent: str) -> None:
+        task_id = self.name(slot)
         if task_id not in self.model:
             return
         if self.may(number, agent, task_id):
@@ -159,8 +168,9 @@ class TaskLife(RuleBasedStateMachine):
             assert_refused(ClaimLost, lambda: self.managers[number].renew_claim(agent, task_id))
 
     @precondition(lambda self: self.model)
-    @rule(number=managers_drawn, task_id=ids_drawn, agent=agents_drawn)
-    def fail(self, number: int, task_id: str, agent: str) -> None:
+    @rule(number=managers_drawn, slot=slots_drawn, agent=agents_drawn)
+    def fail(self, number: int, slot: str, agent: str) -> None:
+        task_id = self.name(slot)
         if task_id not in self.model:
             return
         if self.may(number, agent, task_id):
@@ -173,8 +183,9 @@ class TaskLife(RuleBasedStateMachine):
             assert_refused(ClaimLost, lambda: self.managers[number].fail_task(task_id, "no", agent_id=agent))
 
     @precondition(lambda self: self.model)
-    @rule(number=managers_drawn, task_id=ids_drawn, cancel=st.booleans())
-    def end(self, number: int, task_id: str, cancel: bool) -> None:
+    @rule(number=managers_drawn, slot=slots_drawn, cancel=st.booleans())
+    def end(self, number: int, slot: str, cancel: bool) -> None:
+        task_id = self.name(slot)
         if task_id not in self.model:
             return
         task = self.model[task_id]
@@ -242,16 +253,20 @@ class TaskLife(RuleBasedStateMachine):
             self.moved(task_id)
 
     @precondition(lambda self: any(task.state == ASSIGNED for task in self.model.values()))
-    @rule(number=managers_drawn, pick=st.integers(0, len(IDS) - 1), report=st.booleans())
-    def act_again_for_a_holder(self, number: int, pick: int, report: bool) -> None:
-        """Through either manager, one of which may know of an older attempt only."""
+    @rule(number=managers_drawn, pick=st.integers(0, len(SLOTS) - 1), move=st.sampled_from(["report", "renew", "fail"]))
+    def a_paused_process_wakes_up(self, number: int, pick: int, move: str) -> None:
+        """Its agent has been started anew elsewhere, and goes on there."""
         held = [(task_id, task.holder) for task_id, task in sorted(self.model.items()) if task.state == ASSIGNED]
         task_id, holder = held[pick % len(held)]
         assert holder is not None
-        if report:
+        self.claim(number, task_id, holder)
+        self.claim(1 - number, task_id, holder)
+        if move == "report":
             self.report(number, task_id, holder, pick)
+        elif move == "renew":
+            self.renew(number, task_id, holder)
         else:
-            self.claim(number, task_id, holder)
+            self.fail(number, task_id, holder)
 
     @rule(seconds=st.sampled_from([1.0, 4.0, TTL]))
     def advance(self, seconds: float) -> None:
@@ -319,7 +334,7 @@ def check(clock: type[ManualClock], examples: int, *, of_mutant: bool = False) -
 
 
 def test_every_history_is_one_that_the_model_allows(clock: ManualClock) -> None:
-    check(type(clock), 120)
+    check(type(clock), 300)
 
 
 def agent_alone(record: TaskRecord, agent_id: str, attempt: int | None) -> None:

@@ -303,3 +303,17 @@ async def test_the_context_runs_what_blocks_in_the_store_thread(world: World) ->
     await runtime.stop()
     with pytest.raises(RuntimeError, match="the store thread is closed"):
         await context.run(len, [])
+
+
+async def test_a_task_that_asks_for_what_the_agent_cannot_do_is_not_claimed(world: World) -> None:
+    tasks = TaskManager()
+    tasks.submit(Task(id="hard", required_capabilities=["flying"]))
+    agent = Scripted([ClaimTask("hard")])
+    await world.started(agent, task_manager=tasks)
+    await agent.called(1)
+    tasks.submit(Task(id="easy"))
+    await agent.called(2)
+    [outcome] = agent.shown[1][2]
+    assert outcome.status == "refused"
+    assert "not capable of" in str(outcome.error)
+    assert state_of(tasks, "hard") is TaskState.PENDING

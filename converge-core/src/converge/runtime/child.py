@@ -20,20 +20,16 @@ from converge.runtime.application import Application
 from converge.runtime.config import load_config
 from converge.runtime.errors import ConfigError
 
-__all__ = ["EXIT_CONFIG", "SWITCH_INTERVAL_SEC", "main"]
+__all__ = ["EXIT_CONFIG", "main"]
 
 EXIT_CONFIG = 78
 """The exit code for what a restart cannot mend; EX_CONFIG of BSD's sysexits.h."""
-SWITCH_INTERVAL_SEC = 0.0005
-"""How long a computing thread may keep the interpreter from the others. The store thread gives it up several times a
-commit and waits this long to get it back when agents compute; Python's default is ten times as long."""
 _ORPHAN_GRACE_SEC = 1.0
 
 
 def main() -> int:
     """Run the agents of one process; 0 when they ended by themselves or were told to stop."""
     order = json.loads(sys.argv[1])
-    sys.setswitchinterval(SWITCH_INTERVAL_SEC)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says when to stop
     logging.basicConfig(level=order["log_level"], format="%(levelname)s %(processName)s %(name)s: %(message)s")
     try:

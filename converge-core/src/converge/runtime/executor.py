@@ -74,8 +74,8 @@ class StandardExecutor:
     `safety_policy` is a pair (ResourceLimits | None, ActionPolicy | None): the action policy is asked before every
     decision, by the name of the class whose handler takes it (a subclass of SendMessage is a SendMessage, whatever it
     calls itself); the limits before SubmitTask and ClaimTask. A policy that raises, or answers with anything but True,
-    refuses. `votes_store` is a mapping id →
-    {agent: option} or a store. `custom_handlers` maps decision classes to functions, plain or async, and goes before
+    refuses. A task is claimed only if it fits the agent's pools and what `capabilities()` returns (None: not checked).
+    `votes_store` is a mapping id → {agent: option} or a store. `custom_handlers` maps decision classes to functions, plain or async, and goes before
     the built-in ones. A decision that nothing handles, or whose manager is missing, is refused, with the reason.
 
     Tools: an async one runs on the event loop and is cancelled at `tool_timeout_sec` (None: no limit); any other runs
@@ -102,6 +102,7 @@ class StandardExecutor:
         tool_timeout_sec: float | None = DEFAULT_TOOL_TIMEOUT_SEC,
         tool_allowlist: Collection[str] | None = None,
         store_thread: StoreThread | None = None,
+        capabilities: Callable[[], Collection[str]] | None = None,
     ) -> None:
         self.agent_id = agent_id
         self._network, self._tasks, self._pools = network, task_manager, pool_manager
@@ -113,6 +114,7 @@ class StandardExecutor:
             raise TypeError(f"tool_allowlist is a list of names; write [{tool_allowlist!r}]")
         self._tool_allowlist = None if tool_allowlist is None else frozenset(tool_allowlist)
         self._store_thread = store_thread
+        self._capabilities = capabilities
         managers = (task_manager, pool_manager, self._ballots)
         self._hop = store_thread is not None and any(manager is not None and manager.blocking for manager in managers)
         routes = {SendMessage: _Route("SendMessage", self._send), InvokeTool: _Route("InvokeTool", self._invoke)}
@@ -262,9 +264,13 @@ class StandardExecutor:
 
     def _claim(self, decision: ClaimTask) -> object:
         pools = None if self._pools is None else self._pools.get_pools_for_agent(self.agent_id)
-        claim = self._task_manager().claim(self.agent_id, decision.task_id, pool_ids=pools)
+        abilities = None if self._capabilities is None else self._capabilities()
+        claim = self._task_manager().claim(self.agent_id, decision.task_id, pool_ids=pools, capabilities=abilities)
         if not claim:
-            raise Refused(f"task {decision.task_id} is not to be had: held, ended, unknown, or of another pool")
+            raise Refused(
+                f"task {decision.task_id} is not to be had: held, ended, unknown, of another pool, "
+                "or asking for what this agent is not capable of"
+            )
         return claim
 
     def _report(self, decision: ReportTask) -> None:

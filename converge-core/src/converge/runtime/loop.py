@@ -117,6 +117,7 @@ class AgentRuntime:
             "replay_log": replay_log,
             "tool_registry": tool_registry,
             "store_thread": self._store_thread,
+            "capabilities": lambda: agent.capabilities.names(),  # the set may be replaced
             **(executor_kwargs or {}),
         }
         make = StandardExecutor if executor_factory is None else executor_factory

@@ -31,13 +31,11 @@ def run(config: Path, settings: tuple[str, ...], progress: bool | None, log_leve
 
     Exit codes: 0 done, 1 failed, 2 wrong config or usage, 130 interrupted.
     """
-    from converge.runtime.child import SWITCH_INTERVAL_SEC
     from converge.runtime.config import load_config
 
     level = logging.getLevelNamesMapping()[log_level.upper()]
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
     loaded = load_config(config, settings)
-    sys.setswitchinterval(SWITCH_INTERVAL_SEC)
     shown = sys.stderr.isatty() if progress is None else progress
     if not asyncio.run(_run(loaded, settings, shown, level, debug)):
         raise SystemExit(_EXIT_INTERRUPTED)

@@ -17,7 +17,7 @@ from converge.core.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Folder", "Irregular"]
+__all__ = ["Folder", "Irregular", "write_all"]
 
 _FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: its fsync leaves data in the drive's cache
 _UNDO = ".new-undo"
