@@ -75,8 +75,10 @@ class StandardExecutor:
     decision, by the name of the class whose handler takes it (a subclass of SendMessage is a SendMessage, whatever it
     calls itself); the limits before SubmitTask and ClaimTask. A policy that raises, or answers with anything but True,
     refuses. A task is claimed only if it fits the agent's pools and what `capabilities()` returns (None: not checked).
-    `votes_store` is a mapping id → {agent: option} or a store. `custom_handlers` maps decision classes to functions, plain or async, and goes before
-    the built-in ones. A decision that nothing handles, or whose manager is missing, is refused, with the reason.
+
+    `votes_store` is a mapping id → {agent: option} or a store. `custom_handlers` maps decision classes to functions,
+    plain or async, and goes before the built-in ones. A decision that nothing handles, or whose manager is missing, is
+    refused, with the reason.
 
     Tools: an async one runs on the event loop and is cancelled at `tool_timeout_sec` (None: no limit); any other runs
     in a thread of its own, which Python cannot end, so at the timeout its result is given up and the thread is left
