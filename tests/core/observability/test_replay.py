@@ -22,7 +22,7 @@ EVENT = {"type": "message", "recorded_at": 1, "data": {}}
 
 
 def message(number: int = 0) -> Message:
-    return Message(id=f"m{number}", sender="a", payload={"n": number})
+    return Message(id=f"m{number}", sender="a", payload={"n": number}, timestamp=1000)
 
 
 def filled(count: int, max_events: int = DEFAULT_MAX_EVENTS) -> ReplayLog:

@@ -1,4 +1,4 @@
-"""Claims, and which of them were made through one manager."""
+"""Claims: how a task comes to one, and which of them were made through one manager."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from converge.core.task import TaskState
+
 if TYPE_CHECKING:
+    from converge.coordination.task_index import Filter
     from converge.coordination.task_record import TaskRecord
 
-__all__ = ["Claim", "ClaimBook"]
+__all__ = ["Claim", "ClaimBook", "next_for_claim"]
 
 
 @frozen
@@ -70,3 +73,19 @@ class ClaimBook:
         """The ids of the tasks that there are claims on."""
         with self._lock:
             return [*self._claims]
+
+
+def next_for_claim(record: TaskRecord, agent_id: str, wanted: Filter, now: float) -> TaskRecord | None:
+    """The record to store when an agent asks for the task: claimed, or ended because it is over; None for neither."""
+    if record.state == TaskState.ASSIGNED.value:
+        expired = record.is_expired(now)
+        if record.assigned_to != agent_id and not expired:
+            return None
+        record = record.expire(now, "lease expired" if expired else "taken over by its agent")
+        if not record.is_open:
+            return record
+    elif not record.is_open:
+        return None
+    if record.is_overdue(now):
+        return record.miss_deadline(now)
+    return record.claim(agent_id, now) if wanted.takes(record) else None

@@ -12,7 +12,7 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
-from converge.coordination.claims import Claim, ClaimBook
+from converge.coordination.claims import Claim, ClaimBook, next_for_claim
 from converge.coordination.errors import ClaimLost, InvalidTransition, TaskConflict, UnknownTask
 from converge.coordination.task_index import Filter, HeldTask, TaskProgress
 from converge.coordination.task_mirror import TaskMirror
@@ -25,7 +25,7 @@ from converge.core.task import Task, TaskState
 from converge.extensions.storage.memory import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from converge.core.store import Store
     from converge.core.topic import Topic
@@ -155,6 +155,34 @@ class TaskManager:
             self._announce()
         return claim
 
+    def claim_many(
+        self,
+        agent_id: str,
+        task_ids: Iterable[str],
+        *,
+        pool_ids: Collection[str] | None = None,
+        capabilities: Collection[str] | None = None,
+    ) -> list[Claim | Literal[False]]:
+        """`claim` for each task, in one commit where the store can."""
+        ids = list(task_ids)
+        for task_id in ids:
+            _check_agent(agent_id, task_id)
+        wanted, now = Filter(pool_ids, capabilities), self._clock.time()
+        with self._claiming:
+            moves: dict[str, tuple[TaskRecord, int]] = {}
+            for task_id in ids:
+                found = self._tasks.read(task_id)
+                if found is None or self._claims.holds(found[0]):
+                    continue
+                claimed = next_for_claim(found[0], agent_id, wanted, now)
+                if claimed is not None:
+                    moves[task_id] = claimed, found[1]
+            stored = [moves[task_id][0] for task_id in self._store_many([*moves.values()])]
+            claims = {record.id: self._claims.remember(record) for record in stored if record.is_open}
+            answers = [claims.get(task_id) or self._claim(agent_id, task_id, wanted)[0] for task_id in ids]
+        self._announce()
+        return answers
+
     def renew_claim(self, agent_id: str, task_id: str, *, claim: Claim | None = None) -> Claim:
         """The claim, extended by its TTL from now, at most to `timeout_sec` after it was made.
 
@@ -172,6 +200,31 @@ class TaskManager:
         attempt = self._attempt(agent_id, task_id, claim)
         own: Plain = unpack(pack(result))
         self._update(task_id, lambda record, now: record.report(agent_id, attempt, own, now))
+
+    def report_many(self, agent_id: str, results: Mapping[str, Plain]) -> dict[str, Exception]:
+        """`report` for each task (id → result), in one commit where the store can.
+
+        What was not stored, by id, with the error that `report` has for it; empty when all was.
+        """
+        moves: list[tuple[TaskRecord, int]] = []
+        refused: dict[str, Exception] = {}
+        for task_id, result in results.items():
+            try:
+                attempt, own = self._attempt(agent_id, task_id, None), unpack(pack(result))
+                record, version = self._read(task_id)
+                moved = record.report(agent_id, attempt, own, self._clock.time())
+                if moved is not record:
+                    moves.append((moved, version))
+            except (ValueError, TypeError) as error:
+                refused[task_id] = error
+        stored = self._store_many(moves)
+        self._announce()
+        for task_id in [record.id for record, _ in moves if record.id not in stored]:
+            try:
+                self.report(agent_id, task_id, results[task_id])  # somebody changed the task just now: look again
+            except (ValueError, TypeError) as error:
+                refused[task_id] = error
+        return refused
 
     def fail_task(self, task_id: str, reason: str, *, agent_id: str | None = None, claim: Claim | None = None) -> None:
         """Say that the task failed.
@@ -346,18 +399,21 @@ class TaskManager:
                 and record.is_open
             ):
                 return mine, False
-            next_record = _next_for_claim(record, agent_id, wanted, self._clock.time())
+            next_record = next_for_claim(record, agent_id, wanted, self._clock.time())
             if next_record is None:
                 return False, False
             if self._store(next_record, version):
                 return self._claims.remember(next_record) if next_record.is_open else False, True
 
+    def _read(self, task_id: str) -> tuple[TaskRecord, int]:
+        found = self._tasks.read(task_id)
+        if found is None:
+            raise UnknownTask(task_id)
+        return found
+
     def _update(self, task_id: str, move: Callable[[TaskRecord, float], TaskRecord]) -> TaskRecord:
         while True:
-            found = self._tasks.read(task_id)
-            if found is None:
-                raise UnknownTask(task_id)
-            record, version = found
+            record, version = self._read(task_id)
             moved = move(record, self._clock.time())
             if moved is record:
                 return record
@@ -378,10 +434,24 @@ class TaskManager:
         stored = self._tasks.replace(record, version)
         if stored is None:
             return False
-        self._mirror.update(record, stored)
+        self._note_stored(record, stored)
+        return True
+
+    def _note_stored(self, record: TaskRecord, version: int) -> None:
+        self._mirror.update(record, version)
         if not record.is_open:
             self._claims.forget(record.id)
-        return True
+
+    def _store_many(self, moves: Sequence[tuple[TaskRecord, int]]) -> set[str]:
+        """The ids of those that were stored; the others had changed meanwhile."""
+        stored: set[str] = set()
+        if not moves:
+            return stored
+        for (record, _), version in zip(moves, self._tasks.replace_many(moves), strict=True):
+            if version is not None:
+                stored.add(record.id)
+                self._note_stored(record, version)
+        return stored
 
     def _held(self, agent_id: str) -> list[HeldTask]:
         with self._view.synced() as index:
@@ -413,22 +483,6 @@ class TaskManager:
     def _count(self, name: str, count: int = 1) -> None:
         with self._lock:
             self.counters[name] += count
-
-
-def _next_for_claim(record: TaskRecord, agent_id: str, wanted: Filter, now: float) -> TaskRecord | None:
-    """The record to store when an agent asks for the task: claimed, or ended because it is over; None for neither."""
-    if record.state == TaskState.ASSIGNED.value:
-        expired = record.is_expired(now)
-        if record.assigned_to != agent_id and not expired:
-            return None
-        record = record.expire(now, "lease expired" if expired else "taken over by its agent")
-        if not record.is_open:
-            return record
-    elif not record.is_open:
-        return None
-    if record.is_overdue(now):
-        return record.miss_deadline(now)
-    return record.claim(agent_id, now) if wanted.takes(record) else None
 
 
 def _check_same(known: TaskRecord, record: TaskRecord) -> None:

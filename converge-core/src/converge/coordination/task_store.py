@@ -68,11 +68,23 @@ class TaskStore:
         except VersionConflict:
             self._count("contended", 1)
             return None
-        if not record.is_open:
-            self.note_ended(record.id)
-            if len(self._ended) >= _HINTS_PER_COMMIT:
-                self.drop_hints()
+        self._note_stored([record])
         return stored
+
+    def replace_many(self, moves: Sequence[tuple[TaskRecord, int]]) -> list[int | None]:
+        """`replace` for each move, in one commit where the store can."""
+        writes = [Write(_TASK + record.id, record.to_plain(), version) for record, version in moves]
+        stored = self._store.compare_and_set_many(writes)
+        self._count("contended", stored.count(None))
+        self._note_stored([move[0] for move, version in zip(moves, stored, strict=True) if version is not None])
+        return stored
+
+    def _note_stored(self, records: Sequence[TaskRecord]) -> None:
+        for record in records:
+            if not record.is_open:
+                self.note_ended(record.id)
+        if len(self._ended) >= _HINTS_PER_COMMIT:
+            self.drop_hints()
 
     def open_ids(self) -> list[str]:
         """The ids that have a hint: those of all open tasks, and perhaps of others."""

@@ -159,23 +159,26 @@ class StandardExecutor:
         outcomes: list[Outcome] = []
         for kind, group in groupby(decisions, key=type):
             run = list(group)
-            together = self._submit_together(run) if kind is SubmitTask and len(run) > 1 else None
-            outcomes += together if together is not None else map(self._one_on_store, run)
+            outcomes += self._together(kind, run) or map(self._one_on_store, run)
         return outcomes
 
-    def _submit_together(self, decisions: Sequence[Decision]) -> list[Outcome] | None:
-        """Submit neighbours in one commit; None when one of them cannot be, so that each is judged alone."""
-        tasks: list[Task] = []
-        for decision in decisions:
-            if not isinstance(decision, SubmitTask) or self._refusal(decision) is not None or self._tasks is None:
-                return None
-            tasks.append(decision.task)
-        try:
-            ids = self._tasks.submit_many(tasks)  # type: ignore[union-attr]  # tested for each task above
-        except Exception as error:  # noqa: BLE001  # each one's own outcome will tell
-            _log.debug("%s: submitting %d tasks together failed: %s", self.agent_id, len(tasks), described(error))
+    def _together(self, kind: type[Decision], run: Sequence[Any]) -> list[Outcome] | None:
+        """Carry out neighbours of one kind in one commit; None when each has to be judged alone."""
+        together: dict[type[Decision], Callable[[TaskManager, Sequence[Any]], list[Outcome] | None]] = {
+            SubmitTask: self._submit_many,
+            ClaimTask: self._claim_many,
+            ReportTask: self._report_many,
+        }
+        handler = together.get(kind)
+        if handler is None or self._tasks is None or len(run) == 1:
             return None
-        return [Outcome(decision, "done", task_id) for decision, task_id in zip(decisions, ids, strict=True)]
+        try:
+            if any(self._refusal(decision) is not None for decision in run):
+                return None
+            return handler(self._tasks, run)
+        except Exception as error:  # noqa: BLE001  # each one's own outcome will tell
+            _log.debug("%s: %d %s together failed: %s", self.agent_id, len(run), kind.__name__, described(error))
+            return None
 
     def _one_on_store(self, decision: Decision) -> Outcome:
         refusal = self._refusal(decision)
@@ -264,19 +267,42 @@ class StandardExecutor:
     def _submit(self, decision: SubmitTask) -> str:
         return self._task_manager().submit(decision.task)
 
+    def _submit_many(self, tasks: TaskManager, run: Sequence[SubmitTask]) -> list[Outcome]:
+        ids = tasks.submit_many([decision.task for decision in run])
+        return [Outcome(decision, "done", task_id) for decision, task_id in zip(run, ids, strict=True)]
+
     def _claim(self, decision: ClaimTask) -> object:
-        pools = None if self._pools is None else self._pools.get_pools_for_agent(self.agent_id)
-        abilities = None if self._capabilities is None else self._capabilities()
-        claim = self._task_manager().claim(self.agent_id, decision.task_id, pool_ids=pools, capabilities=abilities)
+        claim = self._task_manager().claim(self.agent_id, decision.task_id, **self._fitness())
         if not claim:
-            raise Refused(
-                f"task {decision.task_id} is not to be had: held, ended, unknown, of another pool, "
-                "or asking for what this agent is not capable of"
-            )
+            raise Refused(_not_to_be_had(decision))
         return claim
+
+    def _claim_many(self, tasks: TaskManager, run: Sequence[ClaimTask]) -> list[Outcome]:
+        claims = tasks.claim_many(self.agent_id, [decision.task_id for decision in run], **self._fitness())
+        return [
+            Outcome(decision, "done", claim) if claim else Outcome(decision, "refused", error=_not_to_be_had(decision))
+            for decision, claim in zip(run, claims, strict=True)
+        ]
+
+    def _fitness(self) -> dict[str, Collection[str] | None]:
+        """What a task is held against when it is claimed."""
+        return {
+            "pool_ids": None if self._pools is None else self._pools.get_pools_for_agent(self.agent_id),
+            "capabilities": None if self._capabilities is None else self._capabilities(),
+        }
 
     def _report(self, decision: ReportTask) -> None:
         self._task_manager().report(self.agent_id, decision.task_id, decision.result)
+
+    def _report_many(self, tasks: TaskManager, run: Sequence[ReportTask]) -> list[Outcome] | None:
+        results = {decision.task_id: decision.result for decision in run}
+        if len(results) < len(run):
+            return None  # two reports of one task: in order, the second is judged by the first
+        refused = tasks.report_many(self.agent_id, results)
+        return [
+            _failure(decision, refused[decision.task_id]) if decision.task_id in refused else Outcome(decision, "done")
+            for decision in run
+        ]
 
     def _create_pool(self, decision: CreatePool) -> object:
         return self._pool_manager().create_pool(decision.spec)
@@ -303,6 +329,13 @@ class StandardExecutor:
         if self._pools is None:
             raise Refused("this executor has no pool manager")
         return self._pools
+
+
+def _not_to_be_had(decision: ClaimTask) -> str:
+    return (
+        f"task {decision.task_id} is not to be had: held, ended, unknown, of another pool, "
+        "or asking for what this agent is not capable of"
+    )
 
 
 def _no_handler(decision: object) -> object:
