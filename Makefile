@@ -41,6 +41,7 @@ $(VENV)/installed: $(MANIFESTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet $(EDITABLE)
+	$(BIN)/python -m compileall -q $(DISTRIBUTIONS:%=%/src)  # as pip does with a wheel
 	touch $@
 
 $(VENV)/developing: $(VENV)/installed

@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from attrs import field, frozen
-
-from converge.coordination.ballot import BallotBox
-from converge.coordination.pool_manager import PoolManager
-from converge.coordination.task_manager import TaskManager
-from converge.network.network import AgentNetwork
-from converge.runtime.threads import StoreThread
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from converge.coordination.ballot import BallotBox
+    from converge.coordination.pool_manager import PoolManager
+    from converge.coordination.task_manager import TaskManager
     from converge.core.task import Task
     from converge.network.discovery import AgentDescriptor, DiscoveryQuery
+    from converge.network.network import AgentNetwork
+    from converge.runtime.threads import StoreThread
 
 __all__ = ["AgentContext"]
 
@@ -25,7 +22,6 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-@frozen
 class AgentContext:
     """The network, the managers and the ballot box of an agent's runtime, as `agent.context`.
 
@@ -34,11 +30,16 @@ class AgentContext:
     not given is None.
     """
 
-    network: AgentNetwork
-    tasks: TaskManager | None
-    pools: PoolManager | None
-    ballots: BallotBox | None
-    _store_thread: StoreThread = field(repr=False)
+    def __init__(
+        self,
+        network: AgentNetwork,
+        tasks: TaskManager | None,
+        pools: PoolManager | None,
+        ballots: BallotBox | None,
+        store_thread: StoreThread,
+    ) -> None:
+        self.network, self.tasks, self.pools, self.ballots = network, tasks, pools, ballots
+        self._store_thread = store_thread
 
     async def run(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """What `call` returns, from the store thread."""
