@@ -466,4 +466,6 @@ async def test_the_replay_log_has_what_came_and_what_went(world: World) -> None:
     await peer.tell(agent.id, "question")
     await peer.hear()
     await until(lambda: len(log.events) == 2)
-    assert [Message.from_dict(event["data"]).payload["n"] for event in log.events] == ["question", "answer"]
+    logged = [Message.from_dict(event["data"]) for event in log.events]
+    assert [message.payload["n"] for message in logged] == ["question", "answer"]
+    assert all(message.verify() for message in logged), "as they travelled, signed"

@@ -41,8 +41,8 @@ class AgentNetwork:
         self._agents.pop(agent_id, None)
         self.discovery.unregister(agent_id)
 
-    async def send(self, message: Message) -> None:
-        """Send `message`, signed if it is not yet and its sender is registered here.
+    async def send(self, message: Message) -> Message:
+        """Send `message`, signed if it is not yet and its sender is registered here; the message as it was sent.
 
         Without a sender it is the message of the agent whose transport this is. One that is signed goes as it is,
         whoever signed it; one of an unregistered sender goes unsigned. Errors as `Transport.send`, `SigningError` when
@@ -52,9 +52,10 @@ class AgentNetwork:
         if agent is not None and not message.is_signed:
             message = agent.sign_message(message)
         await self.transport.send(message)
+        return message
 
-    async def broadcast(self, message: Message) -> None:
-        """Send `message` to everybody, whatever its recipient and topics were. Errors as `send`.
+    async def broadcast(self, message: Message) -> Message:
+        """Send `message` to everybody, whatever its recipient and topics were; as `send`.
 
         Raises `SigningError` when it is signed as a direct or topic message of an agent that is not registered here and
         so cannot sign it anew.
@@ -66,7 +67,7 @@ class AgentNetwork:
                     "is not registered here to sign it again; let it broadcast the message itself"
                 )
             message = message.evolve(recipient=None, topics=())
-        await self.send(message)
+        return await self.send(message)
 
     def discover(self, query: DiscoveryQuery) -> list[AgentDescriptor]:
         """The agents that fit `query`, in every process that shares the discovery service's store."""

@@ -243,7 +243,7 @@ class StandardExecutor:
             raise Refused(f"the sender is {message.sender}; {self.agent_id} sends in its own name only")
         if not message.sender:
             message = message.evolve(sender=self.agent_id)
-        await self._network.send(message)
+        message = await self._network.send(message)
         if self._replay_log is not None:
             self._replay_log.record_message(message)
 
