@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from converge.cli.commands.plugins import plugins
+from tests.core.plugins.conftest import OURS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +119,7 @@ def test_check_fails_and_names_each_plugin_that_does_not_work(
     install("bad", EXPLODING)
     install("hanging", "import time; time.sleep(600)")
     install("off", EXPLODING)
-    monkeypatch.setenv("CONVERGE_DISABLE_PLUGINS", "store:off, converge-core, converge-storage-sqlite")
+    monkeypatch.setenv("CONVERGE_DISABLE_PLUGINS", ", ".join(["store:off", *OURS]))
     result = run("check", "--kind", "store", "--timeout", "2")
     assert result.exit_code == 1
     assert "broken: the store plugin 'bad' (dummy-bad 1.0, cli_dummy_bad_bad:Store) cannot be loaded" in result.output

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+OURS = sorted({plugin.distribution for plugin in PluginManager().list()})
+"""The distributions installed beside those of the tests."""
+
+
 class Site:
     """A folder on `sys.path` into which dummy distributions are installed."""
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.core.plugins.conftest import OURS
+
 if TYPE_CHECKING:
     from converge.plugins import CheckResult, PluginManager
     from tests.core.plugins.conftest import Site
@@ -86,7 +88,7 @@ def test_a_hanging_import_is_killed_with_what_it_started(
         time.sleep(600)
         """,
     )
-    manager.disable(["converge-core", "converge-storage-sqlite"], source="a test")
+    manager.disable(OURS, source="a test")
     started = time.monotonic()
     found = results(manager, timeout=3.0)["hanging"]
     assert found.status == "timeout"
@@ -100,7 +102,7 @@ def test_a_hanging_import_is_killed_with_what_it_started(
 def test_a_check_that_is_given_up_leaves_no_process(
     here: Site, manager: PluginManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manager.disable(["converge-core", "converge-storage-sqlite", "store:blocked"], source="a test")
+    manager.disable([*OURS, "store:blocked"], source="a test")
     pids = here.folder / "pids"
     monkeypatch.setenv("DUMMY_PIDS", str(pids))
     for number in range(20):
