@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -82,6 +83,12 @@ class Audit:
         )  # fmt: skip
         self._processes.append(process)
         return process
+
+    @staticmethod
+    def limit_files(process: subprocess.Popen[str], largest: int) -> None:
+        """Let the run write no file beyond that many bytes, as on a disk that is full; -1 ends that."""
+        for pid in children_of(process.pid):
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (largest, -1))
 
     def finish(self, process: subprocess.Popen[str], code: int = 0) -> str:
         out, err = process.communicate(timeout=DEADLINE_SEC)

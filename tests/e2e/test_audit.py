@@ -95,3 +95,20 @@ def test_an_interrupted_run_stops_cleanly_and_goes_on_later(audit: Audit, number
     assert not [path for path, record in audit.records().items() if record.state == "assigned"], "claims are given back"
     audit.finish(audit.start())
     audit.check_report()
+
+
+def test_a_disk_that_is_full_for_a_while_costs_time_and_nothing_else(audit: Audit) -> None:
+    process = audit.start()
+    audit.wait_until_in_the_middle(random.Random(2))
+    audit.limit_files(process, 4096)
+    assert process.stderr is not None
+    said: list[str] = []
+    for line in process.stderr:
+        said.append(line)
+        if "a task decision failed; decide is called again" in line:
+            break
+    else:
+        raise AssertionError("".join(said))
+    audit.limit_files(process, -1)
+    audit.finish(process)
+    audit.check_report()

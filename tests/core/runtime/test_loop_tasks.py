@@ -317,3 +317,38 @@ async def test_a_task_that_asks_for_what_the_agent_cannot_do_is_not_claimed(worl
     assert outcome.status == "refused"
     assert "not capable of" in str(outcome.error)
     assert state_of(tasks, "hard") is TaskState.PENDING
+
+
+class Failing(MemoryStore):
+    """Refuses to complete a task while `full`."""
+
+    full = True
+
+    def compare_and_set(self, key: str, value: Any, expected: int) -> int:
+        if self.full and key.startswith("task:") and value["state"] == "completed":
+            raise OSError(28, "No space left on device")
+        return super().compare_and_set(key, value, expected)
+
+
+async def test_a_report_that_failed_is_made_again_when_the_store_is_back(world: World) -> None:
+    store = Failing()
+    tasks = TaskManager(store)
+    tasks.submit(Task(id="t"))
+    report = [ReportTask("t", 1)]
+    agent = Scripted([ClaimTask("t")], report, report)
+    await world.started(agent, task_manager=tasks)
+    await agent.called(2)
+    store.full = False
+    await agent.called(3)
+    assert [outcome.status for outcome in agent.shown[2][2]] == ["failed"]
+    assert "No space left" in str(agent.shown[2][2][0].error)
+    await ended(tasks, "t")
+
+
+async def test_an_agent_that_keeps_failing_at_a_task_is_not_called_in_a_circle(world: World) -> None:
+    agent = Scripted(*[[ReportTask("nothing", 1)]] * 1000)
+    await world.started(agent, task_manager=TaskManager())
+    await agent.called(1)
+    started = asyncio.get_running_loop().time()
+    await agent.called(3)
+    assert asyncio.get_running_loop().time() - started > 2.5, "after one second, then after two"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from converge.coordination.ballot import BallotBox
 from converge.core.agent import Agent, AgentState, Outcome
-from converge.core.decisions import Decision, InvokeTool, JoinPool
+from converge.core.decisions import ClaimTask, Decision, InvokeTool, JoinPool, ReportTask, SubmitTask
 from converge.core.errors import MessageDecodeError
 from converge.network.network import AgentNetwork, build_descriptor
 from converge.runtime.calls import backoff, described, settled, within
@@ -61,7 +61,8 @@ class AgentRuntime:
     One turn of the loop: wait for work (a message, a tool result, a change of tasks, or `receive_timeout_sec`) → drain
     the inbox → list the tasks the agent holds and could claim (its pools, its capabilities; at most 32 pending ones) →
     `on_tick` → `decide` → execute. `decide` is called at the start, and then when there are messages, tool results or
-    a changed set of tasks.
+    a changed set of tasks; and again, after pauses that grow from 1 to 30 s, while submitting, claiming or reporting a
+    task fails, or a store that was away for a moment would leave work undone for good.
 
     Claims are renewed at a third of their TTL while the agent runs, and given back when it stops. A `decide` that fails
     (raises, or returns no list) is counted as `converge_decide_failures_total`; its messages are shown again one by
@@ -133,6 +134,8 @@ class AgentRuntime:
         self._seen: object = None
         self._held: set[tuple[str, int]] = set()
         self._failures = 0
+        self._undone = 0  # calls of `decide` in a row after which a task decision failed
+        self._again_at: float | None = None
         self._last_activity = 0.0
 
     # -- life
@@ -167,7 +170,7 @@ class AgentRuntime:
             raise RuntimeError(f"the runtime of {self.agent.id} runs already; stop it first")
         self._stopping.clear()
         self._claimed.clear()
-        self._seen, self._failures, self.agent.outcomes = None, 0, ()
+        self._seen, self._failures, self._undone, self._again_at, self.agent.outcomes = None, 0, 0, None, ()
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._started = started
         main = asyncio.create_task(self._serve(started), name=f"converge-agent-{self.agent.id[:8]}")
@@ -327,11 +330,18 @@ class AgentRuntime:
         at_once = True
         while self.agent.state is not AgentState.OFFLINE and not self._stopping.is_set():
             if not at_once:
-                await self._scheduler.wait_for_work(self._receive_timeout)
+                await self._scheduler.wait_for_work(self._patience())
+            if self._again_at is not None and time.monotonic() >= self._again_at:
+                self._seen, self._again_at = None, None  # shown as if it were new
             await self._turn()
             at_once = bool(self._alone) or len(self._inbox) > 0 or self._tool_results() or self._seen is None
             if at_once:
                 await asyncio.sleep(0)
+
+    def _patience(self) -> float:
+        if self._again_at is None:
+            return self._receive_timeout
+        return min(self._receive_timeout, max(self._again_at - time.monotonic(), 0.0))
 
     async def _turn(self) -> None:
         agent, changed = self.agent, False
@@ -380,6 +390,12 @@ class AgentRuntime:
             agent.state = AgentState.IDLE
         agent.outcomes = ()
         agent.outcomes = await self._execute(decisions)
+        if any(_left_undone(outcome) for outcome in agent.outcomes):
+            self._again_at = time.monotonic() + min(2.0**self._undone, _MAX_BACKOFF_SEC)
+            self._undone = min(self._undone + 1, 10)
+            _log.warning("%s: a task decision failed; decide is called again in a while", agent.id)
+        else:
+            self._undone, self._again_at = 0, None
         if any(isinstance(outcome.decision, JoinPool) for outcome in agent.outcomes):
             self._scheduler.notify()  # the pool may have tasks, and nothing about them has changed
 
@@ -470,3 +486,8 @@ class AgentRuntime:
     def _count(self, name: str, value: int = 1) -> None:
         if self._metrics is not None and value:
             self._metrics.inc(name, value)
+
+
+def _left_undone(outcome: Outcome) -> bool:
+    """Whether a task decision raised: the set of tasks may be as it was, and nothing else would call `decide` again."""
+    return outcome.status == "failed" and isinstance(outcome.decision, (SubmitTask, ClaimTask, ReportTask))
