@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from converge.runtime.config import load_config
+from converge.runtime.supervisor import run
 from tests.e2e.conftest import children_of, is_alive, wait_for
 
 if TYPE_CHECKING:
@@ -112,3 +115,12 @@ def test_a_disk_that_is_full_for_a_while_costs_time_and_nothing_else(audit: Audi
     audit.limit_files(process, -1)
     audit.finish(process)
     audit.check_report()
+
+
+async def test_a_run_that_is_stopped_while_its_processes_are_being_started_ends(audit: Audit) -> None:
+    settings = [f"audit.path={audit.corpus}", f"audit.report={audit.out}", "run.processes=2"]
+    stop = asyncio.Event()
+    stop.set()
+    async with asyncio.timeout(20):
+        assert not await run(load_config(audit.config, settings), settings=settings, stop=stop)
+    assert not children_of(os.getpid())

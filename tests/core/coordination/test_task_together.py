@@ -136,3 +136,15 @@ def test_a_commit_that_fails_changes_nothing(tasks: TaskManager, store: Interrup
         tasks.report_many("me", {"a": 1, "b": 2})
     assert [task.id for task in tasks.list_held_tasks("me")] == ["a", "b"]
     assert tasks.report_many("me", {"a": 1, "b": 2}) == {}
+
+
+def test_nobody_is_woken_when_nothing_was_stored(tasks: TaskManager) -> None:
+    tasks.claim("other", "a")
+    tasks.claim("other", "b")
+    woken: list[int] = []
+    tasks.add_listener(lambda: woken.append(1))
+    tasks.claim_many("me", ["a", "b", "nothing"])
+    tasks.report_many("me", {"a": 1, "nothing": 2})
+    assert woken == []
+    tasks.claim_many("me", ["a", "c"])
+    assert woken == [1]

@@ -179,9 +179,10 @@ class TaskManager:
                     moves[task_id] = claimed, found[1]
             stored = [moves[task_id][0] for task_id in self._store_many([*moves.values()])]
             claims = {record.id: self._claims.remember(record) for record in stored if record.is_open}
-            answers = [claims.get(task_id) or self._claim(agent_id, task_id, wanted)[0] for task_id in ids]
-        self._announce()
-        return answers
+            alone = {task_id: self._claim(agent_id, task_id, wanted) for task_id in ids if task_id not in claims}
+        if stored or any(wrote for _, wrote in alone.values()):
+            self._announce()
+        return [claims[task_id] if task_id in claims else alone[task_id][0] for task_id in ids]
 
     def renew_claim(self, agent_id: str, task_id: str, *, claim: Claim | None = None) -> Claim:
         """The claim, extended by its TTL from now, at most to `timeout_sec` after it was made.
@@ -218,7 +219,8 @@ class TaskManager:
             except (ValueError, TypeError) as error:
                 refused[task_id] = error
         stored = self._store_many(moves)
-        self._announce()
+        if stored:
+            self._announce()
         for task_id in [record.id for record, _ in moves if record.id not in stored]:
             try:
                 self.report(agent_id, task_id, results[task_id])  # somebody changed the task just now: look again

@@ -110,7 +110,7 @@ class _Supervisor:
 
     async def _live(self, process: int) -> None:
         """One process, started again when it dies, until it ends by itself."""
-        while True:
+        while not self._ending:
             code = await self._once(process)
             if code == 0 or self._ending:
                 return
@@ -137,6 +137,8 @@ class _Supervisor:
             limit=_LINE_LIMIT,
         )
         self._children[process] = child
+        if self._ending:  # the run was stopped while this process was being started
+            child.terminate()
         try:
             await asyncio.gather(self._forward(child.stdout, False), self._forward(child.stderr, True))
             return await child.wait()
