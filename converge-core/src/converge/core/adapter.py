@@ -14,7 +14,9 @@ from converge.core.store import DELETED, Change, Deleted, Store, VersionedStore,
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from converge.core.errors import StoreError
 
 __all__ = ["LockingAdapter", "adapter_of"]
 
@@ -104,6 +106,15 @@ class LockingAdapter(VersionedStore):
 
     def may_have_changed(self, cursor: int) -> bool:
         return self._feed.version != cursor
+
+    def check(self) -> Iterator[StoreError]:
+        return self.inner.check()
+
+    def repair(self) -> Iterator[StoreError]:
+        return self.inner.repair()
+
+    def compact(self) -> int:
+        return self.inner.compact()
 
     def close(self) -> None:
         self.inner.close()

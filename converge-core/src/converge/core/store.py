@@ -12,12 +12,12 @@ from abc import ABC, abstractmethod
 from enum import Enum
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Self
 
-from converge.core.errors import VersionConflict
+from converge.core.errors import StoreCorruption, StoreError, VersionConflict
 from converge.core.plain import Plain, check
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 __all__ = [
     "DELETED",
@@ -128,6 +128,32 @@ class Store(ABC):
                 return False
             self.put(key, value)
             return True
+
+    def check(self) -> Iterator[StoreError]:
+        """Read everything there is and yield what is damaged, as the error that its reader gets; sound: nothing.
+
+        Changes nothing, and others may use the store meanwhile. This default gets every key; a store that keeps
+        anything beside its values looks at that too.
+        """
+        for key in self.list():
+            try:
+                self.get(key)
+            except StoreCorruption as error:
+                yield error
+
+    def repair(self) -> Iterator[StoreError]:
+        """Take what `check` finds out of the way, so that the rest can be used, and yield it.
+
+        Damaged bytes are moved aside, never destroyed. This default refuses with `StoreError`.
+        """
+        raise StoreError(f"{self!r} cannot repair itself; copy what can be read to a new store, or restore a backup")
+
+    def compact(self) -> int:
+        """Give the space of what is gone back to the system; how many bytes. Others may use the store meanwhile.
+
+        When this raises, nothing has changed. This default has nothing to give back.
+        """
+        return 0
 
     def close(self) -> None:  # noqa: B027  # a store without resources has nothing to do here
         """Release files and connections. Closing twice is no error; using a closed store is."""
