@@ -25,9 +25,9 @@ def test_opening_makes_the_folders_and_files_that_only_the_owner_may_read(tmp_pa
 def test_the_durability_sets_how_a_commit_is_synced(tmp_path: Path) -> None:
     power = SQLiteStore(tmp_path / "power.db")
     process = SQLiteStore(tmp_path / "process.db", durability="process")
-    assert power._database._writer.pragma("synchronous") == 2
-    assert process._database._writer.pragma("synchronous") == 1
-    assert power._database._writer.pragma("journal_mode") == "wal"
+    assert power._database._writer.connection.pragma("synchronous") == 2
+    assert process._database._writer.connection.pragma("synchronous") == 1
+    assert power._database._writer.connection.pragma("journal_mode") == "wal"
     with pytest.raises(ValueError, match='"power" or "process", not \'none\''):
         SQLiteStore(tmp_path / "s.db", durability="none")  # type: ignore[arg-type]  # the point of the test
 
@@ -63,7 +63,7 @@ def test_a_store_of_another_schema_is_refused(path: Path) -> None:
     newer = apsw.Connection(str(path))
     newer.execute("UPDATE meta SET schema = 99")
     newer.close()
-    with pytest.raises(StoreFormatError, match=r"s\.db: this store has schema 99, .* reads schema 1; use the version"):
+    with pytest.raises(StoreFormatError, match=r"s\.db: this store has schema 99, .* reads schema 2; use the version"):
         SQLiteStore(path)
 
 

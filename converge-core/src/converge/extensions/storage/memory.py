@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from converge.core.errors import StoreError, VersionConflict
 from converge.core.feed import Feed
-from converge.core.plain import Plain, pack, unpack
+from converge.core.plain import Plain, pack, unpack_own
 from converge.core.store import DELETED, Change, VersionedStore, Write, check_key
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class MemoryStore(VersionedStore):
         with self._lock:
             self._require_open()
             packed, version = self._records.get(key), self._feed.version_of(key)
-        return None if packed is None else (unpack(packed), version)
+        return None if packed is None else (unpack_own(packed), version)
 
     def compare_and_set(self, key: str, value: Plain, expected: int) -> int:
         packed = pack(value)
@@ -112,7 +112,7 @@ class MemoryStore(VersionedStore):
             found = [(key, self._records.get(key), version) for version, key in newer]
             present = self._feed.version
         return present, [
-            Change(key, DELETED if packed is None else unpack(packed), version) for key, packed, version in found
+            Change(key, DELETED if packed is None else unpack_own(packed), version) for key, packed, version in found
         ]
 
     def may_have_changed(self, cursor: int) -> bool:

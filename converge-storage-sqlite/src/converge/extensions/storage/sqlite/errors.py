@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["StoreFileError", "StoreFormatError", "translated"]
+__all__ = ["FAILURES", "StoreFileError", "StoreFormatError", "translated", "translation"]
 
 
 class StoreFileError(StoreError, OSError):
@@ -52,26 +52,37 @@ _HINTS: dict[type[Exception], str] = {
 }
 
 
+FAILURES = (apsw.Error, OSError, UnicodeDecodeError)
+"""What SQLite and the system raise."""
+
+
+def translation(error: Exception, path: Path, key: str | None = None) -> Exception:
+    """The error about `path` that stands for one of `FAILURES`, to be raised from it."""
+    if isinstance(error, (apsw.NotADBError, apsw.CorruptError, UnicodeDecodeError)):
+        return _damage(str(path), key, error)
+    if isinstance(error, apsw.ConnectionClosedError):
+        return StoreError(f"{path}: this store is closed; open it again")
+    if isinstance(error, apsw.FullError):
+        reason = "the disk is full; free some space and try again (nothing was changed)"
+        return StoreFileError(str(path), reason, errno.ENOSPC)
+    if isinstance(error, apsw.Error):
+        hint = _HINTS.get(type(error), "see that the disk works and has space, then try again (nothing was changed)")
+        return StoreFileError(str(path), f"SQLite: {error}; {hint}")
+    if isinstance(error, StoreError) or not isinstance(error, OSError):
+        return error
+    hint = "see that the folder exists and that this user may write it, or name another path"
+    return StoreFileError(str(path), f"{error.strerror or error}; {hint}", error.errno)
+
+
 @contextmanager
 def translated(path: Path, key: str | None = None) -> Iterator[None]:
     """Raise what SQLite or the system raises as a `StoreError` about `path`, the cause kept."""
     try:
         yield
-    except (apsw.NotADBError, apsw.CorruptError, UnicodeDecodeError) as error:
-        raise _damage(str(path), key, error) from error
-    except apsw.ConnectionClosedError as error:
-        raise StoreError(f"{path}: this store is closed; open it again") from error
-    except apsw.FullError as error:
-        reason = "the disk is full; free some space and try again (nothing was changed)"
-        raise StoreFileError(str(path), reason, errno.ENOSPC) from error
-    except apsw.Error as error:
-        hint = _HINTS.get(type(error), "see that the disk works and has space, then try again (nothing was changed)")
-        raise StoreFileError(str(path), f"SQLite: {error}; {hint}") from error
     except StoreError:
         raise
-    except OSError as error:
-        hint = "see that the folder exists and that this user may write it, or name another path"
-        raise StoreFileError(str(path), f"{error.strerror or error}; {hint}", error.errno) from error
+    except FAILURES as error:
+        raise translation(error, path, key) from error
 
 
 def _damage(path: str, key: str | None, error: Exception) -> StoreError:

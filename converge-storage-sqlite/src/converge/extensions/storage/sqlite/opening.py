@@ -9,22 +9,32 @@ import apsw
 
 from converge.core.errors import StoreError
 from converge.extensions.storage.sqlite.errors import StoreFormatError
+from converge.extensions.storage.sqlite.record import floor_checksum
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["SCHEMA_VERSION", "connect", "make_folder", "open_lock_file", "prepare", "require_sound_wal"]
+__all__ = [
+    "SCHEMA",
+    "SCHEMA_VERSION",
+    "connect",
+    "make_folder",
+    "open_lock_file",
+    "prepare",
+    "require_sound_wal",
+    "sync_folder",
+]
 
-SCHEMA_VERSION = 1  # stands in _SCHEMA too
+SCHEMA_VERSION = 2
 _BUSY_MS = 10_000
 _FIXED_WAL = (3, 51, 3)
-_SCHEMA = """
-CREATE TABLE meta(schema INTEGER NOT NULL, seq INTEGER NOT NULL, floor INTEGER NOT NULL);
-INSERT INTO meta VALUES (1, 0, 0);
-CREATE TABLE kv(key BLOB PRIMARY KEY NOT NULL, version INTEGER NOT NULL, crc INTEGER NOT NULL, value BLOB);
-CREATE UNIQUE INDEX kv_version ON kv(version);
-CREATE INDEX kv_deleted ON kv(version) WHERE value IS NULL;
-"""
+SCHEMA = (
+    "CREATE TABLE meta(schema INTEGER NOT NULL, floor INTEGER NOT NULL, crc INTEGER NOT NULL)",
+    "CREATE TABLE kv(key BLOB PRIMARY KEY NOT NULL, version INTEGER NOT NULL, crc INTEGER NOT NULL, value BLOB)"
+    " WITHOUT ROWID",  # one tree to change for a key, not two
+    "CREATE UNIQUE INDEX kv_version ON kv(version)",
+    "CREATE INDEX kv_deleted ON kv(version) WHERE value IS NULL",
+)
 
 
 def require_sound_wal(version: str) -> None:
@@ -44,7 +54,7 @@ def make_folder(folder: Path) -> None:
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for place in missing:
-        _sync_folder(place.parent)
+        sync_folder(place.parent)
 
 
 def open_lock_file(path: Path) -> int:
@@ -68,12 +78,15 @@ def prepare(path: Path, shown: Path, durability: Literal["power", "process"]) ->
         connection.pragma("synchronous", "FULL" if durability == "power" else "NORMAL")
         connection.pragma("fullfsync", durability == "power")
         if not tables:
-            connection.execute(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT")
+            with connection:
+                for statement in SCHEMA:
+                    connection.execute(statement)
+                connection.execute("INSERT INTO meta VALUES (?, 0, ?)", (SCHEMA_VERSION, floor_checksum(0)))
     except BaseException:
         connection.close()
         raise
     if created:
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     return connection
 
 
@@ -109,7 +122,8 @@ def _require_ours(connection: apsw.Connection, tables: set[apsw.SQLiteValue], sh
         )
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -14,13 +14,18 @@ if TYPE_CHECKING:
 
     from apsw import SQLiteValue
 
-__all__ = ["checksum", "decode"]
+__all__ = ["checksum", "decode", "floor_checksum"]
 
 
 def checksum(key: bytes, version: int, value: bytes | None) -> int:
     """CRC-32 (zlib) over version, key, and value; a deletion (`None`) differs from every value."""
     head = b"%d\0%d\0%s\0" % (version, value is not None, key)
     return crc32(head) if value is None else crc32(value, crc32(head))
+
+
+def floor_checksum(floor: int) -> int:
+    """CRC-32 (zlib) over the version up to which deletions may be forgotten."""
+    return crc32(b"floor %d" % floor)
 
 
 def decode(place: str, key: str, row: Sequence[SQLiteValue]) -> tuple[Plain | Deleted, int]:

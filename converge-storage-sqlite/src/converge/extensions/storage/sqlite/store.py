@@ -12,16 +12,20 @@ from converge.core.errors import StoreCorruption, VersionConflict
 from converge.core.feed import check_cursor
 from converge.core.plain import Plain, pack
 from converge.core.store import DELETED, Change, VersionedStore, Write, check_key
-from converge.extensions.storage.sqlite.batch import meta
+from converge.extensions.storage.sqlite.checking import back_up, problems
 from converge.extensions.storage.sqlite.database import Database
 from converge.extensions.storage.sqlite.record import decode
+from converge.extensions.storage.sqlite.writer import floor_of, newest_of
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from os import PathLike
 
-    from apsw import SQLiteValue
+    from apsw import Connection, SQLiteValue
+
+    from converge.core.errors import StoreError
+    from converge.extensions.storage.sqlite.writer import Writer
 
 __all__ = ["SQLiteOptions", "SQLiteStore"]
 
@@ -44,8 +48,9 @@ class SQLiteStore(VersionedStore):
 
     Any number of threads, store objects and processes of one host may use one file at once. With
     `durability="power"` a write that returned survives a power cut; with `"process"` it survives the death of the
-    process, and a power cut may take the latest writes with it. A `changes` cursor stays good for at least
-    `remembered_writes` writes.
+    process, and a power cut may take the latest writes with it. Threads that write through one object at the same
+    time share a commit, and so a flush of the disk; each still returns when its own write is safe. A `changes`
+    cursor stays good for at least `remembered_writes` writes.
 
     Raises `StoreFileError` (an OSError) when file, folder or disk do not allow an operation, `StoreFormatError`
     (a ValueError) for a file that is no Converge store, `StoreCorruption` for a damaged record, and plain
@@ -62,16 +67,15 @@ class SQLiteStore(VersionedStore):
             raise ValueError(f'durability is "power" or "process", not {durability!r}')
         if str(path) in ("", ":memory:"):
             raise ValueError(f"{str(path)!r} names no file; use MemoryStore for a store without one")
-        self._database = Database(Path(path), durability)
+        self._database = Database(Path(path), durability, self.remembered_writes)
 
     def __repr__(self) -> str:
         return f"SQLiteStore({str(self._database.path)!r})"
 
     def put(self, key: str, value: Plain) -> None:
         packed = pack(value)
-        check_key(key)
-        with self._database.writing(self.remembered_writes, key) as batch:
-            batch.put(key, packed)
+        raw = check_key(key).encode()
+        self._database.write(lambda writer: writer.put(raw, packed), key, single=True)
 
     def get(self, key: str) -> Plain:
         found = self.get_versioned(key)
@@ -86,12 +90,8 @@ class SQLiteStore(VersionedStore):
 
     def put_if_absent(self, key: str, value: Plain) -> bool:
         packed = pack(value)
-        check_key(key)
-        with self._database.writing(self.remembered_writes, key) as batch:
-            if batch.version_of(key):
-                return False
-            batch.put(key, packed)
-        return True
+        raw = check_key(key).encode()
+        return self._database.write(lambda writer: writer.compare_and_set(raw, packed, 0), key, single=True) is not None
 
     def get_versioned(self, key: str) -> tuple[Plain, int] | None:
         rows = self._database.read(_ROW, (check_key(key).encode(),), key)
@@ -102,41 +102,46 @@ class SQLiteStore(VersionedStore):
 
     def compare_and_set(self, key: str, value: Plain, expected: int) -> int:
         packed = pack(value)
-        check_key(key)
-        with self._database.writing(self.remembered_writes, key) as batch:
-            actual = batch.version_of(key)
-            if actual != expected:
-                raise VersionConflict(key, expected, actual)
-            return batch.put(key, packed)
+        raw = check_key(key).encode()
+
+        def act(writer: Writer) -> tuple[int | None, int]:
+            version = writer.compare_and_set(raw, packed, expected)
+            return version, 0 if version else writer.version_of(raw)
+
+        version, actual = self._database.write(act, key, single=True)
+        if version is None:
+            raise VersionConflict(key, expected, actual)
+        return version
 
     def compare_and_set_many(self, writes: Iterable[Write]) -> builtins.list[int | None]:
-        encoded = [(check_key(key), pack(value), expected) for key, value, expected in writes]
-        with self._database.writing(self.remembered_writes) as batch:
-            return [
-                batch.put(key, packed) if batch.version_of(key) == expected else None
-                for key, packed, expected in encoded
-            ]
+        encoded = [(check_key(key).encode(), pack(value), expected) for key, value, expected in writes]
+        return self._database.write(lambda writer: [writer.compare_and_set(*each) for each in encoded])
 
     def put_many(self, items: Mapping[str, Plain]) -> None:
-        encoded = [(check_key(key), pack(value)) for key, value in items.items()]
-        with self._database.writing(self.remembered_writes) as batch:
-            for key, packed in encoded:
-                batch.put(key, packed)
+        encoded = [(check_key(key).encode(), pack(value)) for key, value in items.items()]
+        self._database.write(lambda writer: writer.put_all(encoded))
 
     def delete_many(self, keys: Iterable[str]) -> None:
-        checked = [check_key(key) for key in keys]
-        with self._database.writing(self.remembered_writes) as batch:
-            for key in checked:
-                batch.delete(key)
+        encoded = [check_key(key).encode() for key in keys]
+
+        def act(writer: Writer) -> None:
+            for raw in encoded:
+                writer.delete(raw)
+
+        self._database.write(act, single=len(encoded) == 1)
 
     def changes(self, cursor: int | None = None, prefix: str = "") -> tuple[int, builtins.list[Change]]:
         if cursor is None:
             return self._database.newest_version(), []
-        with self._database.snapshot() as reader:
-            floor, newest = meta(reader)
-            check_cursor(cursor, floor, newest)
+
+        def read(reader: Connection) -> tuple[int, builtins.list[tuple[SQLiteValue, ...]]]:
+            newest = newest_of(reader)
+            check_cursor(cursor, floor_of(reader), newest)
             span = _span(prefix)
-            rows = (reader.execute(_SINCE, (cursor, *span)) if cursor else reader.execute(_PRESENT, span)).fetchall()
+            rows = reader.execute(_SINCE, (cursor, *span)) if cursor else reader.execute(_PRESENT, span)
+            return newest, rows.fetchall()
+
+        newest, rows = self._database.read_at_once(read)
         found = []
         for raw, *row in rows:
             key = self._text(raw)
@@ -146,6 +151,25 @@ class SQLiteStore(VersionedStore):
 
     def may_have_changed(self, cursor: int) -> bool:
         return self._database.newest_version() != cursor
+
+    def check(self) -> Iterator[StoreError]:
+        return problems(self._database)
+
+    def compact(self) -> int:
+        """Rebuild the file without gaps, and empty its log: the bytes given back.
+
+        Readers go on, writers of all processes wait until it is done: some seconds for a gigabyte. It needs free
+        space of twice the size of the file for that time.
+        """
+        return self._database.compact()
+
+    def backup(self, path: str | PathLike[str]) -> None:
+        """Write a copy of this store, as it is at one instant, to the new file `path`.
+
+        Nobody waits for it. The file is there when it is whole and on the disk, and is a store to be opened like any
+        other, with the same versions and cursors. `StoreFileError` when `path` exists or cannot be written.
+        """
+        back_up(self._database, Path(path))
 
     def close(self) -> None:
         self._database.close()
