@@ -68,14 +68,14 @@ class CommitQueue:
     waits looks again by itself now and then.
     """
 
-    def __init__(self, commit: Callable[[Sequence[Job]], None]) -> None:
-        self._commit = commit
+    def __init__(self) -> None:
         self._leading = threading.Lock()
         self._waiting: deque[Job] = deque()
 
-    def run(self, act: Callable[[Writer], _T], *, single: bool = False) -> _T:
+    def run(self, act: Callable[[Writer], _T], commit: Callable[[Sequence[Job]], None], *, single: bool = False) -> _T:
         """What `act` returns, once it is committed; or the error that kept it from having any effect.
 
+        `commit` settles jobs and is the same for all callers. (To hold it here would tie a cycle around the database.)
         The main thread, when it is interrupted in here, does not learn how its job ended.
         """
         job = Job(act, single=single)
@@ -95,7 +95,7 @@ class CommitQueue:
                     continue
                 with self._leading:  # no signal is handled between the taking and the block
                     if not job.settled:
-                        self._lead(job)
+                        self._lead(job, commit)
                 if self._waiting:
                     self._wake_first()
         except BaseException:
@@ -114,11 +114,11 @@ class CommitQueue:
         finally:
             self._wake_first()
 
-    def _lead(self, own: Job) -> None:
+    def _lead(self, own: Job, commit: Callable[[Sequence[Job]], None]) -> None:
         if len(self._waiting) == 1 or threading.get_ident() == _MAIN:
-            self._commit([own])
+            commit([own])
         else:
-            self._commit([*self._waiting.copy()][:_TOGETHER])
+            commit([*self._waiting.copy()][:_TOGETHER])
         while self._waiting and self._waiting[0].settled:
             self._waiting.popleft().wake()
 

@@ -46,7 +46,7 @@ class Database:
         self.path = path
         self._process = os.getpid()
         self._closed = False
-        self._commits = CommitQueue(self._commit)
+        self._commits = CommitQueue()
         self._read_lock, self._newest_lock = threading.Lock(), threading.Lock()
         self._token = os.urandom(_TOKEN_BYTES)
         self._interrupted = False  # whether a commit was left half done, as only a KeyboardInterrupt can
@@ -56,10 +56,18 @@ class Database:
             make_folder(self._real.parent)
             self._lock_file = open_lock_file(self._real)
             self.drop_lock_file = weakref.finalize(self, os.close, self._lock_file)
-            with self._alone():
-                self._writer = Writer(_again_if_corrupt(lambda: prepare(self._real, path, durability)), remembered)
-            self._reader = connect(self._real, reads_only=True)
-            self._newest = connect(self._real, reads_only=True)
+            opened: list[apsw.Connection] = []
+            try:
+                with self._alone():
+                    opened.append(_again_if_corrupt(lambda: prepare(self._real, path, durability)))
+                opened += (connect(self._real, reads_only=True), connect(self._real, reads_only=True))
+            except BaseException:
+                for connection in opened:
+                    connection.close()
+                self.drop_lock_file()
+                raise
+        self._writer = Writer(opened[0], remembered)
+        self._reader, self._newest = opened[1:]
         _databases.add(self)
 
     def write(self, act: Callable[[Writer], _T], key: str | None = None, *, single: bool = False) -> _T:
@@ -69,7 +77,7 @@ class Database:
         """
         self._require_usable()
         try:
-            return self._commits.run(act, single=single)
+            return self._commits.run(act, self._commit, single=single)
         except FAILURES as error:
             raise translation(error, self.path, key) from error
 

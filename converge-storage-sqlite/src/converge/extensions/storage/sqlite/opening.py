@@ -77,11 +77,7 @@ def prepare(path: Path, shown: Path, durability: Literal["power", "process"]) ->
             raise StoreFormatError(str(shown), "SQLite cannot use a write-ahead log here; use a local disk")
         connection.pragma("synchronous", "FULL" if durability == "power" else "NORMAL")
         connection.pragma("fullfsync", durability == "power")
-        if not tables:
-            with connection:
-                for statement in SCHEMA:
-                    connection.execute(statement)
-                connection.execute("INSERT INTO meta VALUES (?, 0, ?)", (SCHEMA_VERSION, floor_checksum(0)))
+        _write_something(connection, new=not tables)
     except BaseException:
         connection.close()
         raise
@@ -108,6 +104,26 @@ def _create(path: Path) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def _write_something(connection: apsw.Connection, *, new: bool) -> None:
+    """Give a new database its schema, and write to an old one what is there already.
+
+    SQLite opens a file or a log for reading only when it may not write it, even if that was so for a moment; then
+    no write of this connection would ever succeed.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if new:
+            for statement in SCHEMA:
+                connection.execute(statement)
+            connection.execute("INSERT INTO meta VALUES (?, 0, ?)", (SCHEMA_VERSION, floor_checksum(0)))
+        else:
+            connection.execute("UPDATE meta SET floor = floor")
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def _require_ours(connection: apsw.Connection, tables: set[apsw.SQLiteValue], shown: Path) -> None:
