@@ -12,6 +12,7 @@ __all__ = ["cli", "main"]
 _COMMANDS = {
     "plugins": "List and check the plugins that are installed.",
     "run": "Run the agents of a config file.",
+    "store": "See what a store holds, check it, copy it.",
 }
 
 
@@ -60,16 +61,19 @@ def main() -> None:
         code = _exit_code(error)
         if code is None:
             raise
-        click.echo(f"Error: {error}", err=True)
+        from converge.cli.output import printable
+
+        click.echo(f"Error: {printable(str(error), lines=True)}", err=True)
         sys.exit(code)
 
 
 def _exit_code(error: Exception) -> int | None:
     """2 for what the user can mend in a file or on the command line, 1 for what went wrong, None for a bug of ours."""
+    from converge.cli.errors import DestinationNotEmpty
     from converge.core.errors import ConvergeError
     from converge.plugins import PluginError
     from converge.runtime.errors import ConfigError
 
-    if isinstance(error, (ConfigError, PluginError, FileNotFoundError)):
+    if isinstance(error, (ConfigError, DestinationNotEmpty, FileNotFoundError, PluginError)):
         return 2
     return 1 if isinstance(error, (ConvergeError, OSError)) else None

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 
+from converge.cli.output import print_json, printable
 from converge.plugins import KINDS, PluginError, default_manager
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from rich.console import Console
 
@@ -38,7 +38,7 @@ def list_plugins(kind: str | None, as_json: bool) -> None:
     """Show the installed plugins. Nothing is imported."""
     found = _or_one_line(lambda: default_manager().list(kind))
     if as_json:
-        _print_json([_plain(plugin) for plugin in found])
+        print_json([_plain(plugin) for plugin in found])
     else:
         _print_table("target", [(plugin, plugin.target, *_state(plugin)) for plugin in found])
 
@@ -63,7 +63,7 @@ def check_plugins(kind: str | None, as_json: bool, timeout: float) -> None:
         outcomes = [
             {"status": each.status, "detail": each.detail, "seconds": round(each.seconds, 3)} for each in results
         ]
-        _print_json([_plain(each.plugin) | outcome for each, outcome in zip(results, outcomes, strict=True)])
+        print_json([_plain(each.plugin) | outcome for each, outcome in zip(results, outcomes, strict=True)])
     else:
         _print_table("time", [(each.plugin, f"{each.seconds:.1f} s", each.status, each.detail) for each in results])
     if not all(result.good for result in results):
@@ -110,10 +110,6 @@ def _plain(plugin: PluginInfo) -> dict[str, object]:
     return asdict(plugin)
 
 
-def _print_json(rows: Sequence[dict[str, object]]) -> None:
-    click.echo(json.dumps(rows, indent=2))
-
-
 def _print_table(third: str, rows: Iterable[tuple[PluginInfo, str, str, str]]) -> None:
     from rich.table import Table
     from rich.text import Text
@@ -123,8 +119,8 @@ def _print_table(third: str, rows: Iterable[tuple[PluginInfo, str, str, str]]) -
         table.add_column(column, overflow="fold")
     for plugin, detail, state, reason in rows:
         cells = (plugin.kind, plugin.name, f"{plugin.distribution} {plugin.version}", detail)
-        said = Text(_printable(f"{state}: {reason}" if reason else state), style=_COLOURS.get(state, "red"))
-        table.add_row(*(Text(_printable(cell)) for cell in cells), said)
+        said = Text(printable(f"{state}: {reason}" if reason else state, lines=True), style=_COLOURS.get(state, "red"))
+        table.add_row(*(Text(printable(cell, lines=True)) for cell in cells), said)
     _console().print(table if table.row_count else "No plugins are installed.")
 
 
@@ -134,8 +130,3 @@ def _console(*, stderr: bool = False) -> Console:
 
     console = Console(stderr=stderr)
     return console if console.is_terminal else Console(stderr=stderr, width=_UNBROKEN)
-
-
-def _printable(text: str) -> str:
-    """`text` of foreign metadata without control characters, which a terminal would obey."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
