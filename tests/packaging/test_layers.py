@@ -31,7 +31,7 @@ FORBIDDEN = [
     ("converge-core", "converge.runtime.inbox", "converge.testing.store.model"),
     ("converge-cli", "converge.cli.progress", "converge.testing.store.model"),
     ("converge-storage-sqlite", "converge.extensions.storage.sqlite.record", "converge.coordination.consensus"),
-    ("converge-storage-sqlite", "converge.extensions.storage.sqlite.batch", "converge.extensions.storage.memory"),
+    ("converge-storage-sqlite", "converge.extensions.storage.sqlite.commits", "converge.extensions.storage.memory"),
 ]
 """Distribution, module, and what that module must not import."""
 PLANTINGS = {

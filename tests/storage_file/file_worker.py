@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import resource
 import shutil
 import signal
 import sys
-import time
 from typing import TYPE_CHECKING
 
-from converge.core.errors import StoreError, VersionConflict
 from converge.core.store import DELETED, Write
 from converge.extensions.storage.file import FileStore
 
@@ -20,133 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from converge.core.plain import Plain
-
-
-def wait_until(instant: float) -> None:
-    """Sleep, then spin for the last millisecond, so that several processes act at one instant on few cores."""
-    while (left := instant - time.time()) > 0:
-        if left > 0.0015:
-            time.sleep(left - 0.001)
-
-
-class CheckThenPut(FileStore):
-    """The mistake that the race test has to catch."""
-
-    def put_if_absent(self, key: str, value: Plain) -> bool:
-        if self.get(key) is not None:
-            return False
-        self.put(key, value)
-        return True
-
-
-def race(path: str, start: str, name: str, kind: str, keys: str) -> None:
-    """Print the keys that this process won."""
-    store = (CheckThenPut if kind == "mutant" else FileStore)(path)
-    won = []
-    for number in range(int(keys)):
-        wait_until(float(start) + number * 0.008)
-        if store.put_if_absent(f"k{number}", name):
-            won.append(f"k{number}")
-    sys.stdout.write(json.dumps(won))
-
-
-def increment(path: str, start: str, times: str) -> None:
-    """Count up with compare-and-set; print the versions."""
-    store = FileStore(path)
-    versions: list[int] = []
-    wait_until(float(start))
-    while len(versions) < int(times):
-        found = store.get_versioned("counter")
-        assert found is not None
-        assert isinstance(found[0], int)
-        try:
-            versions.append(store.compare_and_set("counter", found[0] + 1, found[1]))
-        except VersionConflict:
-            continue
-    sys.stdout.write(json.dumps(versions))
-
-
-def first_open(path: str, start: str, name: str) -> None:
-    """Open a folder that nobody has made yet."""
-    wait_until(float(start))
-    with FileStore(path) as store:
-        store.put(name, name)
-
-
-def write_until_killed(path: str, seed: str) -> None:
-    """Write in every way there is; print each effect and the newest version once it is accepted."""
-    store, chance = FileStore(path), random.Random(int(seed))
-    for number in range(1_000_000):
-        key, value = f"{seed}-{number}", "x" * chance.randrange(20_000)
-        done = {key: len(value)}
-        if number % 4 == 0:
-            store.put_many({f"batch-{part}": f"{seed}-{number}" for part in range(4)} | {key: value})
-        elif number % 4 == 1:
-            store.compare_and_set(key, value, 0)
-        elif number % 4 == 2:
-            store.put(key, value)
-        else:
-            gone = f"{seed}-{number - 1}"
-            store.delete(gone)
-            done = {gone: -1}
-        os.write(1, (json.dumps([done, store.changes()[0]]) + "\n").encode())
-
-
-def say_when_told(path: str) -> None:
-    """Put what stands on each line of the standard input."""
-    store = FileStore(path)
-    for line in sys.stdin:
-        store.put(line.strip(), None)
-
-
-def follow(path: str, keys: str) -> None:
-    """Follow the feed until so many keys have been seen; print them with their values."""
-    store = FileStore(path)
-    cursor, changes = store.changes(0)
-    seen = {change.key: change.value for change in changes if change.value is not DELETED}
-    os.write(1, b"following\n")
-    while len(seen) < int(keys):
-        if store.may_have_changed(cursor):
-            cursor, changes = store.changes(cursor)
-            seen |= {change.key: change.value for change in changes if change.value is not DELETED}
-    sys.stdout.write(json.dumps(seen))
-
-
-def fork_and_use(path: str) -> None:
-    """Print what a child gets that uses its parent's store, and whether the parent's still works."""
-    store = FileStore(path)
-    store.put("before", 1)
-    child = os.fork()
-    if child == 0:
-        answers = []
-        uses: list[Callable[[], object]] = [
-            lambda: store.get("before"), lambda: store.put("k", 1), store.list, store.changes,
-            lambda: store.may_have_changed(0),
-        ]  # fmt: skip
-        for use in uses:
-            try:
-                use()
-            except StoreError as error:
-                answers.append(str(error))
-        store.close()
-        with FileStore(path) as own:
-            own.put("child", 1)
-        os.write(1, json.dumps(answers).encode())
-        os._exit(0)
-    os.waitpid(child, 0)
-    store.put("after", 1)
-    assert store.list() == ["after", "before", "child"]
-
-
-def die_holding_the_lock(path: str) -> None:
-    """Leave a child that outlives this process, which is to be killed while it holds the lock."""
-    store = FileStore(path)
-    if os.fork() == 0:
-        sys.stdin.read()
-        os._exit(0)
-    with store._ledger.locked():
-        os.write(1, b"locked\n")
-        signal.pause()
 
 
 def put_numbers(store: FileStore) -> None:
@@ -236,7 +106,8 @@ def die_at_each_call(path: str, operation: str) -> None:
             newest = max((version(opened, key) for key in opened.list()), default=cursor)
             reused = opened.compare_and_set("later", 1, 0) <= max(newest, cursor)
         live.close()
-        clean = not any(name.startswith((".new", ".batch")) for name in os.listdir(path))
+        names = [name for _, _, files in os.walk(path) for name in files]
+        clean = not any(name.startswith((".new", ".batch")) for name in names)
         kinds = {"new" if state == done else "old" if state == before else "torn" for state in seen}
         outcomes.append([*sorted(kinds), clean and not reused])
         if not killed:
@@ -263,18 +134,7 @@ def _die_at(nth: int) -> None:
         setattr(os, name, dying(getattr(os, name)))
 
 
-TASKS: list[Callable[..., None]] = [
-    race,
-    increment,
-    first_open,
-    write_until_killed,
-    say_when_told,
-    follow,
-    fork_and_use,
-    die_holding_the_lock,
-    fill,
-    die_at_each_call,
-]
+TASKS: list[Callable[..., None]] = [fill, die_at_each_call]
 
 if __name__ == "__main__":
     next(task for task in TASKS if task.__name__ == sys.argv[1])(*sys.argv[2:])

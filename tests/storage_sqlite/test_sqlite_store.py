@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -18,29 +19,25 @@ from converge.testing.store import StoreContract
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from converge.extensions.storage.sqlite.writer import Writer
+
 
 class TestSQLiteStore(StoreContract):
     @pytest.fixture
-    def store(self, path: Path) -> Store:
-        return SQLiteStore(path)
-
-    @pytest.fixture
-    def reopen(self, path: Path) -> Callable[[Store], Store]:
-        def reopen(store: Store) -> Store:
-            store.close()
-            return SQLiteStore(path)
-
-        return reopen
+    def opener(self, path: Path) -> Callable[[], Store]:
+        return partial(SQLiteStore, path)
 
 
 class TestSQLiteStoreSafeFromTheProcessOnly(StoreContract):
-    @pytest.fixture
-    def store(self, path: Path) -> Store:
-        return SQLiteStore(path, durability="process")
+    processes = 0  # it differs by a flush of the disk, which no process can see
 
     @pytest.fixture
-    def reopen(self, path: Path) -> Callable[[Store], Store]:
-        return lambda store: SQLiteStore(path, durability="process")  # beside the first one, which stays open
+    def opener(self, path: Path) -> Callable[[], Store]:
+        return partial(SQLiteStore, path, durability="process")
+
+    @pytest.fixture
+    def reopen(self, opener: Callable[[], Store]) -> Callable[[Store], Store]:
+        return lambda store: opener()  # beside the first one, which stays open
 
 
 # Beside others
@@ -49,13 +46,17 @@ class TestSQLiteStoreSafeFromTheProcessOnly(StoreContract):
 def test_readers_do_not_wait_for_a_writer(store: SQLiteStore, path: Path) -> None:
     store.put("k", "old")
     cursor, _ = store.changes()
-    with SQLiteStore(path) as other, other._database.writing(10) as batch:
-        batch.put("k", b"\xc0")
+
+    def write_and_read_meanwhile(writer: Writer) -> None:
+        writer.put(b"k", b"\xc0")
         for reader in (store, other):
             assert reader.get("k") == "old"
             assert reader.list() == ["k"]
             assert reader.changes(cursor) == (cursor, [])
             assert not reader.may_have_changed(cursor)
+
+    with SQLiteStore(path) as other:
+        other._database.write(write_and_read_meanwhile)
     assert store.may_have_changed(cursor)
 
 
@@ -137,13 +138,12 @@ def test_an_exception_in_a_transaction_undoes_it_and_frees_the_lock(store: SQLit
     store.put("k", 1)
     cursor, _ = store.changes()
 
-    def fail_midway() -> None:
-        with store._database.writing(10) as batch:
-            batch.put("k", b"\xc0")
-            raise KeyboardInterrupt
+    def fail_midway(writer: Writer) -> None:
+        writer.put(b"k", b"\xc0")
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fail_midway()
+        store._database.write(fail_midway)
     assert store.changes(cursor) == (cursor, [])
     store.put("k", 2)
     assert store.get("k") == 2
@@ -151,7 +151,7 @@ def test_an_exception_in_a_transaction_undoes_it_and_frees_the_lock(store: SQLit
 
 def test_a_full_disk_is_an_os_error_and_changes_nothing(store: SQLiteStore) -> None:
     store.put("k", "old")
-    writer = store._database._writer
+    writer = store._database._writer.connection
     writer.pragma("max_page_count", writer.pragma("page_count"))
     with pytest.raises(StoreFileError, match="the disk is full; free some space") as caught:
         store.put_many({"k": "new", "big": b"x" * 100_000})
@@ -163,7 +163,7 @@ def test_a_full_disk_is_an_os_error_and_changes_nothing(store: SQLiteStore) -> N
 
 
 def test_a_database_held_by_another_program_is_an_os_error(store: SQLiteStore, path: Path) -> None:
-    store._database._writer.set_busy_timeout(10)
+    store._database._writer.connection.set_busy_timeout(10)
     other = apsw.Connection(str(path))
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreFileError, match="another program holds the database"):

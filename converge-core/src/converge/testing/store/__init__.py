@@ -1,30 +1,45 @@
-"""The contract of stores as a test class. Inherit it, give the fixture `store`, and every promise is tested.
+"""The contract of stores as a test class. Inherit it, give one fixture, and every promise is tested.
 
 class TestMyStore(StoreContract):
     @pytest.fixture
-    def store(self, tmp_path):
-        return MyStore(tmp_path)
+    def opener(self, tmp_path):
+        return functools.partial(MyStore, tmp_path / "s")
 
-    @pytest.fixture
-    def reopen(self, tmp_path):
-        def reopen(store):
-            store.close()
-            return MyStore(tmp_path)
-        return reopen
+A store whose content ends with the object gives `store` instead and declares `durable = False`.
 """
 
 import pytest
 
-_PARTS = ("feed", "fixtures", "life", "model", "values", "versions")
-pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))  # so that a failure shows its values
+_PARTS = (
+    "care", "children", "crashes", "declarations", "feed", "fixtures", "life", "model", "processes", "threads",
+    "values", "versions",
+)  # fmt: skip
+pytest.register_assert_rewrite(  # so that a failure shows its values
+    "converge.testing.replica", *(f"{__name__}.{part}" for part in _PARTS)
+)
 
-from converge.testing.store.feed import FeedContract  # noqa: E402  # the rewriting has to come first
+from converge.testing.store.care import CareContract  # noqa: E402  # the rewriting has to come first
+from converge.testing.store.crashes import CrashContract  # noqa: E402  # as above
+from converge.testing.store.declarations import DeclarationContract  # noqa: E402  # as above
+from converge.testing.store.feed import FeedContract  # noqa: E402  # as above
 from converge.testing.store.life import LifeContract  # noqa: E402  # as above
+from converge.testing.store.processes import ProcessContract  # noqa: E402  # as above
+from converge.testing.store.threads import ThreadContract  # noqa: E402  # as above
 from converge.testing.store.values import ValueContract  # noqa: E402  # as above
 from converge.testing.store.versions import VersionContract  # noqa: E402  # as above
 
 __all__ = ["StoreContract"]
 
 
-class StoreContract(ValueContract, VersionContract, FeedContract, LifeContract):
+class StoreContract(
+    DeclarationContract,
+    ValueContract,
+    VersionContract,
+    FeedContract,
+    LifeContract,
+    ThreadContract,
+    CareContract,
+    ProcessContract,
+    CrashContract,
+):
     """Every promise of `converge.core.store`, as tests. Declare what your store lacks; it shows as skipped."""

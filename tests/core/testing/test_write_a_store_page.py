@@ -1,0 +1,114 @@
+"""The package on the page "Write a store" is built, installed, found by name, and passes its own tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from converge.testing.store import StoreContract
+
+PAGE = (Path(__file__).parents[3] / "docs" / "write-a-store.md").read_text()
+FILES = dict(re.findall(r"`([\w./]+\.(?:py|toml))`[^`]*:\n\n```(?:python|toml)\n(.*?)```", PAGE, re.DOTALL))
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the files of the page, installed into its folder `site`."""
+    folder = tmp_path_factory.mktemp("acme-shelf")
+    for name, text in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    done = subprocess.run([*pip, "--target", "site", "."], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def run(package: Path, *arguments: str) -> str:
+    paths = os.pathsep.join([str(package / "site"), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=package,
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_page_has_each_file_that_it_lists() -> None:
+    listed = {line.split("── ")[1] for line in PAGE.splitlines() if "── " in line}
+    assert set(FILES) == listed
+
+
+def test_the_tests_on_the_page_pass_and_skip_what_is_declared(package: Path) -> None:
+    said = run(package, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "-p", "no:asyncio", "tests")
+    reasons = set(re.findall(r"SKIPPED .*: (the .*)", said))
+    assert reasons == {"the store declares versioned = False", "the store declares shared = False"}
+    of_shared = run(
+        package, "-m", "pytest", "-q", "-p", "no:asyncio", "--collect-only", "-k", "TestSharedShelf", "tests"
+    )
+    assert len(re.findall(r"::TestSharedShelf::", of_shared)) > 60
+
+
+def test_the_stores_on_the_page_are_plugins(package: Path) -> None:
+    listed = json.loads(run(package, "-m", "converge.cli", "plugins", "check", "--json"))
+    found = {plugin["name"]: plugin["status"] for plugin in listed if plugin["distribution"] == "acme-shelf"}
+    assert found == {"shelf": "ok", "shared-shelf": "ok"}
+    code = """
+from converge.plugins import default_manager
+for name in ("shelf", "shared-shelf"):
+    with default_manager().build("store", {"use": name, "path": name}) as store:
+        store.put("k", [1])
+    with default_manager().build("store", {"use": name, "path": name}) as store:
+        print(type(store).__name__, store.get("k"))
+"""
+    assert run(package, "-c", code) == "Shelf [1]\nSharedShelf [1]\n"
+
+
+def test_the_index_of_a_feed_is_as_shown() -> None:
+    (block,) = re.findall(r"```python\n(from converge.core.feed.*?)```", PAGE, re.DOTALL)
+    exec(compile(block, "docs/write-a-store.md", "exec", dont_inherit=True), {})
+
+
+def test_a_damaged_file_is_an_error_that_names_it(package: Path) -> None:
+    code = """
+from pathlib import Path
+from acme_shelf import SharedShelf, Shelf
+from converge.core.errors import StoreError
+for kind in (Shelf, SharedShelf):
+    path = Path("damaged") / kind.__name__
+    with kind(path) as store:
+        store.put("k", "value")
+        path.write_bytes(path.read_bytes().replace(b"value", b"walue"))
+        if kind is SharedShelf:
+            print(*store.check())
+    try:
+        kind(path)
+    except StoreError as error:
+        print(error)
+"""
+    said = run(package, "-c", code).splitlines()
+    assert [line.split(": ")[0] for line in said] == ["damaged/Shelf", "damaged/SharedShelf", "damaged/SharedShelf"]
+    assert all("checksum is wrong; restore" in line for line in said)
+
+
+def test_every_declaration_and_every_name_of_a_test_on_the_page_exists() -> None:
+    declared = set(re.findall(r"^\| `(\w+) = ", PAGE, re.MULTILINE)) | {"kills", "random_histories", "patience"}
+    assert {name for name in declared if not hasattr(StoreContract, name)} == set()
+    beginnings = re.findall(r"`(test_\w+)…`", PAGE)
+    assert len(beginnings) > 10
+    tests = [name for name in dir(StoreContract) if name.startswith("test_")]
+    assert [begin for begin in beginnings if not any(name.startswith(begin) for name in tests)] == []
+    for name, value in (("processes", 4), ("kills", 12), ("random_histories", 30), ("patience", 30.0)):
+        assert f"`{name}` ({value})" in PAGE
+        assert getattr(StoreContract, name) == value
