@@ -338,13 +338,13 @@ def test_nothing_is_remembered_of_tasks_that_have_ended(manager: TaskManager) ->
     for task in tasks:
         assert manager.claim("a", task.id)
         manager.report("a", task.id, None)
-    assert manager._claims.task_ids() == manager._mirror.ids() == []
+    assert manager._steps.claims.task_ids() == manager._steps.mirror.ids() == []
     manager.submit_many(Task(id=f"u{n}") for n in range(10))
     gc.collect()
-    assert manager._mirror.ids() == []
-    assert len(manager._tasks.open_ids()) <= 10 + 100
+    assert manager._steps.mirror.ids() == []
+    assert len(manager._steps.tasks.open_ids()) <= 10 + 100
     manager.close()
-    assert len(manager._tasks.open_ids()) == 10
+    assert len(manager._steps.tasks.open_ids()) == 10
 
 
 def test_listeners_hear_of_changes_and_their_failures_stay_theirs(
@@ -432,5 +432,5 @@ def test_opening_costs_the_open_tasks_and_not_the_history(open_store: Callable[[
         manager.cancel_task(f"t{n}")
     manager.close()
     fresh = TaskManager(store)
-    assert len(fresh._tasks.open_ids()) == 10
+    assert len(fresh._steps.tasks.open_ids()) == 10
     assert len(fresh.list_pending_tasks()) == 10

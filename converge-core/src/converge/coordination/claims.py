@@ -77,9 +77,12 @@ class ClaimBook:
 
 def next_for_claim(record: TaskRecord, agent_id: str, wanted: Filter, now: float) -> TaskRecord | None:
     """The record to store when an agent asks for the task: claimed, or ended because it is over; None for neither."""
+    own = record.assigned_to == agent_id
     if record.state == TaskState.ASSIGNED.value:
         expired = record.is_expired(now)
-        if record.assigned_to != agent_id and not expired:
+        if own and record.is_awarded and not expired:
+            return record.start(now)
+        if not own and not expired:
             return None
         record = record.expire(now, "lease expired" if expired else "taken over by its agent")
         if not record.is_open:
@@ -88,4 +91,6 @@ def next_for_claim(record: TaskRecord, agent_id: str, wanted: Filter, now: float
         return None
     if record.is_overdue(now):
         return record.miss_deadline(now)
+    if record.is_delayed(now) or (record.is_award_only and not own):
+        return None
     return record.claim(agent_id, now) if wanted.takes(record) else None

@@ -4,12 +4,21 @@ TaskError
 ├── TaskConflict        the id belongs to another task
 ├── UnknownTask         (LookupError)
 ├── ClaimLost           the caller does not hold the task
+├── ContractRefused     a bid or an award against the terms of a contract
 └── InvalidTransition   the task has ended
 PoolError
 ├── PoolExists          the id belongs to a pool with other settings
 └── UnknownPool         (LookupError)
 ForeignRecord           something else lies where a record of ours is looked for
 VoteRefused
+MoveRefused             in an auction, a negotiation or a delegation
+├── AuctionRefused
+├── AuctionExists       the id belongs to an auction with other rules
+├── UnknownAuction      (LookupError)
+├── NegotiationRefused
+├── UnknownSession      (LookupError)
+├── DelegationRefused
+└── UnknownDelegation   (LookupError)
 """
 
 from __future__ import annotations
@@ -17,14 +26,23 @@ from __future__ import annotations
 from converge.core.errors import ConvergeError
 
 __all__ = [
+    "AuctionExists",
+    "AuctionRefused",
     "ClaimLost",
+    "ContractRefused",
+    "DelegationRefused",
     "ForeignRecord",
     "InvalidTransition",
+    "MoveRefused",
+    "NegotiationRefused",
     "PoolError",
     "PoolExists",
     "TaskConflict",
     "TaskError",
+    "UnknownAuction",
+    "UnknownDelegation",
     "UnknownPool",
+    "UnknownSession",
     "UnknownTask",
     "VoteRefused",
 ]
@@ -60,6 +78,17 @@ class ClaimLost(TaskError):
 
     What the caller did for this task counts for nothing; somebody else has it, or will.
     """
+
+
+class ContractRefused(TaskError):
+    """A bid, an award or an announcement against the terms or the state of a contract. Attributes: also `reason`."""
+
+    def __init__(self, task_id: str, reason: str) -> None:
+        super().__init__(f"contract on task {task_id}: {reason}; nothing was stored", task_id)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[ContractRefused], tuple[str, str]]:
+        return type(self), (self.task_id, self.reason)
 
 
 class InvalidTransition(TaskError):
@@ -111,3 +140,45 @@ class VoteRefused(ConvergeError, ValueError):
 
     def __reduce__(self) -> tuple[type[VoteRefused], tuple[str, str, str]]:
         return type(self), (self.vote_id, self.agent_id, self.reason)
+
+
+class MoveRefused(ConvergeError, ValueError):
+    """Base of what is wrong with a move in an auction, a negotiation or a delegation.
+
+    The move changed nothing. Attribute: `subject_id`, the id of the auction, the session or the delegation.
+    """
+
+    def __init__(self, text: str, subject_id: str) -> None:
+        super().__init__(text)
+        self.subject_id = subject_id
+
+    def __reduce__(self) -> tuple[type[MoveRefused], tuple[str, str]]:
+        return type(self), (str(self), self.subject_id)
+
+
+class AuctionRefused(MoveRefused):
+    """A bid, or the end of an auction, that its rules do not allow."""
+
+
+class AuctionExists(MoveRefused):
+    """An auction of this id exists already and has other rules."""
+
+
+class UnknownAuction(MoveRefused, LookupError):
+    """No auction of this id is in the store."""
+
+
+class NegotiationRefused(MoveRefused):
+    """A proposal, an acceptance or a rejection that the rules of a negotiation do not allow."""
+
+
+class UnknownSession(MoveRefused, LookupError):
+    """No negotiation of this id is in the store."""
+
+
+class DelegationRefused(MoveRefused):
+    """A delegation, or a revocation, by somebody who may not, or of more than there is to give."""
+
+
+class UnknownDelegation(MoveRefused, LookupError):
+    """No delegation of this id is in the store."""

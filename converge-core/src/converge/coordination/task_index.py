@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
-from heapq import merge
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from heapq import heappop, heappush, merge
 from itertools import groupby, islice
 from typing import TypeAlias, TypeVar
 
@@ -20,6 +20,7 @@ __all__ = ["Filter", "HeldTask", "TaskIndex", "TaskProgress"]
 _Bucket: TypeAlias = "dict[int, dict[str, TaskRecord]]"  # priority -> id -> record, the longest waiting first
 _K = TypeVar("_K")
 _V = TypeVar("_V")
+_MISSED = frozenset({TaskState.FAILED.value, TaskState.CANCELLED.value})
 _WINDOW = 16  # candidates looked at for each one asked for, so that agents can start at different places
 
 
@@ -49,19 +50,17 @@ def _names(names: Collection[str] | None) -> frozenset[str] | None:
 class Filter:
     """What an agent can take. None does not filter; an empty collection leaves tasks that ask for none."""
 
-    pools: Collection[str] | None = field(default=None, converter=_names)
-    capabilities: Collection[str] | None = field(default=None, converter=_names)
+    pools: frozenset[str] | None = field(default=None, converter=_names)
+    capabilities: frozenset[str] | None = field(default=None, converter=_names)
     topics: Collection[Topic] | None = None
-
-    def takes_bucket(self, pool_id: str | None, required: frozenset[str]) -> bool:
-        """Whether pool and capabilities fit."""
-        if self.pools is not None and pool_id is not None and pool_id not in self.pools:
-            return False
-        return self.capabilities is None or required.issubset(self.capabilities)
 
     def takes(self, record: TaskRecord) -> bool:
         """Whether pool, capabilities and topic fit."""
-        return self.takes_bucket(record.pool_id, frozenset(record.required_capabilities)) and self._takes_topic(record)
+        if self.pools is not None and record.pool_id is not None and record.pool_id not in self.pools:
+            return False
+        if self.capabilities is not None and not self.capabilities.issuperset(record.required_capabilities):
+            return False
+        return self._takes_topic(record)
 
     def _takes_topic(self, record: TaskRecord) -> bool:
         if self.topics is None or record.topic is None:
@@ -93,13 +92,21 @@ class HeldTask:
 class TaskIndex:
     """PENDING tasks in buckets, ASSIGNED ones by id and agent. Not thread-safe; its owner holds a lock.
 
-    The order of waiting is the order of the versions under which tasks became PENDING: no clock is asked, and a task
-    that comes back waits behind the others of its priority.
+    A PENDING task is *ready* when an agent could claim it, or waits: for tasks that it depends on, for the end of a
+    pause after a failure, or for an award. The order among the ready ones is that in which they became ready here,
+    which after a load is the order of their versions: no clock is asked, and a task that comes back is behind the
+    others of its priority.
     """
 
     def __init__(self) -> None:
-        self._buckets: dict[tuple[str | None, frozenset[str]], _Bucket] = {}
+        self._ready: dict[str | None, dict[frozenset[str], _Bucket]] = {}  # by pool, then by what is required
+        self._places: dict[str, int] = {}  # of the ready tasks, in their order
+        self._next_place = 0
         self._pending: dict[str, TaskRecord] = {}
+        self._unmet: dict[str, set[str]] = {}
+        self._needed_by: dict[str, set[str]] = {}
+        self._doomed: dict[str, tuple[str, str]] = {}
+        self._delayed: list[tuple[float, int, str]] = []  # a heap of (time, version, id); an old entry is passed over
         self._with_deadline: dict[str, TaskRecord] = {}
         self._assigned: dict[str, HeldTask] = {}
         self._by_agent: dict[str, dict[str, HeldTask]] = {}
@@ -107,17 +114,16 @@ class TaskIndex:
         self._ended: Counter[str] = Counter()
         self._done_by: Counter[str] = Counter()
 
-    def apply(self, record: TaskRecord, version: int, monotonic: float) -> None:
-        """Take a newer state of a task; versions only grow from call to call."""
+    def apply(self, record: TaskRecord, version: int, monotonic: float, needs: Mapping[str, str | None]) -> None:
+        """Take a newer state of a task; versions only grow from call to call.
+
+        `needs` has the state of each task that a PENDING one depends on, None for one that is not there.
+        """
         self.forget(record.id)
         if record.is_open:
             self._versions[record.id] = version
         if record.state == TaskState.PENDING.value:
-            self._pending[record.id] = record
-            bucket = self._buckets.setdefault((record.pool_id, frozenset(record.required_capabilities)), {})
-            bucket.setdefault(record.priority, {})[record.id] = record
-            if record.constraints.get("deadline") is not None:
-                self._with_deadline[record.id] = record
+            self._apply_pending(record, version, needs)
         elif record.state == TaskState.ASSIGNED.value:
             held = self._assigned[record.id] = HeldTask(record, monotonic)
             self._by_agent.setdefault(record.assigned_to or "", {})[record.id] = held
@@ -125,6 +131,7 @@ class TaskIndex:
             self._ended[record.state] += 1
             if record.assigned_to is not None:
                 self._done_by[record.assigned_to] += 1
+            self._met(record.id, record.state)
 
     def forget(self, task_id: str) -> None:
         """Drop what is known of a task; an unknown one is no error."""
@@ -135,11 +142,75 @@ class TaskIndex:
             _remove(self._by_agent, held.record.assigned_to or "", task_id)
             return
         self._with_deadline.pop(task_id, None)
+        self._doomed.pop(task_id, None)
+        for dependency in self._unmet.pop(task_id, ()):
+            self._needed_by[dependency].discard(task_id)
+            if not self._needed_by[dependency]:
+                del self._needed_by[dependency]
         old = self._pending.pop(task_id)
-        place = (old.pool_id, frozenset(old.required_capabilities))
-        _remove(self._buckets[place], old.priority, task_id)
-        if not self._buckets[place]:
-            del self._buckets[place]
+        if self._places.pop(task_id, None) is None:
+            return
+        of_pool = self._ready[old.pool_id]
+        required = frozenset(old.required_capabilities)
+        _remove(of_pool[required], old.priority, task_id)
+        if not of_pool[required]:
+            del of_pool[required]
+            if not of_pool:
+                del self._ready[old.pool_id]
+
+    def _apply_pending(self, record: TaskRecord, version: int, needs: Mapping[str, str | None]) -> None:
+        self._pending[record.id] = record
+        if record.constraints.get("deadline") is not None:
+            self._with_deadline[record.id] = record
+        unmet = {name for name, state in needs.items() if state != TaskState.COMPLETED.value}
+        if unmet:
+            self._unmet[record.id] = unmet
+            for name in unmet:
+                self._needed_by.setdefault(name, set()).add(record.id)
+                if (state := needs[name]) in _MISSED:
+                    self._doomed[record.id] = name, str(state)
+        elif record.not_before is not None:
+            heappush(self._delayed, (record.not_before, version, record.id))
+        else:
+            self._make_ready(record)
+
+    def _make_ready(self, record: TaskRecord) -> None:
+        if record.is_award_only:
+            return
+        bucket = self._ready.setdefault(record.pool_id, {}).setdefault(frozenset(record.required_capabilities), {})
+        bucket.setdefault(record.priority, {})[record.id] = record
+        self._next_place += 1
+        self._places[record.id] = self._next_place
+
+    def _met(self, task_id: str, state: str) -> None:
+        for waiting in sorted(self._needed_by.pop(task_id, ()), key=self._versions.__getitem__):
+            unmet = self._unmet[waiting]
+            if state != TaskState.COMPLETED.value:
+                self._needed_by.setdefault(task_id, set()).add(waiting)
+                self._doomed[waiting] = task_id, state
+                continue
+            unmet.discard(task_id)
+            if not unmet:
+                del self._unmet[waiting]
+                self._make_ready(self._pending[waiting])
+
+    def ripen(self, now: float) -> bool:
+        """Make tasks ready whose pause is over; whether there were any."""
+        found = False
+        while self._delayed and self._delayed[0][0] <= now:
+            _, version, task_id = heappop(self._delayed)
+            if self._versions.get(task_id) == version:
+                self._make_ready(self._pending[task_id])
+                found = True
+        return found
+
+    def is_ripe(self, now: float) -> bool:
+        """Whether `ripen` may have something to do."""
+        return bool(self._delayed) and self._delayed[0][0] <= now
+
+    def doomed(self) -> list[tuple[str, str, str]]:
+        """(id, what it depends on, the state in which that ended) of tasks that can never become ready."""
+        return [(task_id, *reason) for task_id, reason in self._doomed.items()]
 
     def clear_open(self) -> None:
         """Forget the open tasks, to be read anew; what has ended stays counted."""
@@ -150,6 +221,12 @@ class TaskIndex:
         """Whether the task is PENDING or ASSIGNED."""
         return task_id in self._versions
 
+    def state_of(self, task_id: str) -> str | None:
+        """The state of an open task as last seen, None for one that is not open."""
+        if task_id in self._pending:
+            return TaskState.PENDING.value
+        return TaskState.ASSIGNED.value if task_id in self._assigned else None
+
     def open_ids(self) -> list[str]:
         """The ids of the PENDING and ASSIGNED tasks."""
         return [*self._versions]
@@ -159,21 +236,26 @@ class TaskIndex:
         return self._versions.get(task_id)
 
     def pending(self, wanted: Filter, agent_id: str = "", limit: int | None = None) -> list[TaskRecord]:
-        """What fits, higher priority first, then the longest waiting.
+        """What is ready and fits, higher priority first, then the longest waiting.
 
         With a limit, tasks of one priority are shown to each agent from another starting point among the first ones,
         so that many agents do not race for the same task.
         """
-        runs = [
-            wanted.matching(_in_order(bucket)) for place, bucket in self._buckets.items() if wanted.takes_bucket(*place)
-        ]
-        ordered = merge(*runs, key=lambda record: (-record.priority, self._versions[record.id]))
+        runs = [wanted.matching(_in_order(bucket)) for bucket in self._buckets(wanted)]
+        ordered = merge(*runs, key=lambda record: (-record.priority, self._places[record.id]))
         if limit is None:
             return list(ordered)
         window = list(islice(ordered, limit * _WINDOW))
         if len(window) <= limit:
             return window
         return list(islice(_rotated(window, zlib.crc32(agent_id.encode())), limit))
+
+    def _buckets(self, wanted: Filter) -> Iterator[_Bucket]:
+        pools = self._ready if wanted.pools is None else [None, *wanted.pools]
+        for pool_id in pools:
+            for required, bucket in self._ready.get(pool_id, {}).items():
+                if wanted.capabilities is None or required <= wanted.capabilities:
+                    yield bucket
 
     def held_by(self, agent_id: str) -> list[HeldTask]:
         """The tasks an agent holds, the oldest claim first."""

@@ -1,8 +1,8 @@
 """The state machine of a task, pure: a stored record goes in, the next one comes out.
 
-PENDING --claim--> ASSIGNED --report--> COMPLETED
+PENDING --claim, award--> ASSIGNED --report--> COMPLETED
 ASSIGNED --fail, lease expired--> PENDING while attempts are left, else FAILED
-PENDING, ASSIGNED --cancel--> CANCELLED; --fail by an administrator, deadline--> FAILED
+PENDING, ASSIGNED --cancel--> CANCELLED; --fail by an administrator, deadline, failed dependency--> FAILED
 
 `attempt` grows with every claim and is the fencing epoch: a move by a claimant names its agent and its attempt, and
 is refused unless both are the record's (Kleppmann, "How to do distributed locking", 2016).
@@ -11,7 +11,7 @@ is refused unless both are the record's (Kleppmann, "How to do distributed locki
 from __future__ import annotations
 
 from types import NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from attrs import asdict, evolve, field, frozen
 
@@ -22,7 +22,10 @@ from converge.core.plain import Plain, pack, unpack
 from converge.core.task import Task, TaskState
 from converge.core.topic import Topic
 
-__all__ = ["MAX_HISTORY", "TaskRecord"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["MAX_HISTORY", "TaskEvent", "TaskRecord"]
 
 MAX_HISTORY = 100
 """Events kept of a task: the first, and the latest ones."""
@@ -31,19 +34,29 @@ _MAX_REASON_IN_HISTORY = 500
 _PENDING, _ASSIGNED = TaskState.PENDING.value, TaskState.ASSIGNED.value
 _IMMUTABLE = (
     *("objective", "inputs", "outputs", "constraints", "evaluator"),
-    *("pool_id", "topic", "required_capabilities", "priority"),
+    *("pool_id", "topic", "required_capabilities", "priority", "depends_on", "idempotency_key"),
 )
 _STATES = frozenset(state.value for state in TaskState if state is not TaskState.RUNNING)
 _SHAPE: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("id", "evaluator", "state"), (str,)),
-    **dict.fromkeys(("pool_id", "assigned_to", "error"), (str, NoneType)),
+    **dict.fromkeys(("pool_id", "assigned_to", "error", "idempotency_key"), (str, NoneType)),
     **dict.fromkeys(("inputs", "constraints"), (dict,)),
     **dict.fromkeys(("outputs", "topic"), (dict, NoneType)),
-    **dict.fromkeys(("required_capabilities", "history"), (list,)),
-    **dict.fromkeys(("priority", "attempt", "failures"), (int,)),
-    **dict.fromkeys(("claimed_at", "lease_expires_at"), (int, float, NoneType)),
+    **dict.fromkeys(("required_capabilities", "depends_on", "history"), (list,)),
+    **dict.fromkeys(("priority", "attempt", "failures", "not_started"), (int,)),
+    **dict.fromkeys(("claimed_at", "lease_expires_at", "not_before"), (int, float, NoneType)),
     "submitted_at": (int, float),
 }
+
+
+class TaskEvent(NamedTuple):
+    """One entry of a task's history. `at` is in Unix seconds; `agent_id` is None where nobody held the task."""
+
+    at: float
+    event: str
+    agent_id: str | None
+    attempt: int
+    reason: str | None
 
 
 @frozen(kw_only=True)
@@ -61,12 +74,16 @@ class TaskRecord:
     required_capabilities: list[str]
     priority: int
     submitted_at: float
+    depends_on: list[str] = field(factory=list)
+    idempotency_key: str | None = None
     state: str = _PENDING
     assigned_to: str | None = None
     attempt: int = 0
     failures: int = 0
+    not_started: int = 0
     claimed_at: float | None = None
     lease_expires_at: float | None = None
+    not_before: float | None = None
     result: Plain = None
     error: str | None = None
     history: list[Plain] = field(factory=list)
@@ -135,14 +152,48 @@ class TaskRecord:
             priority=self.priority,
             attempt=self.attempt,
             error=self.error,
+            depends_on=[*self.depends_on],
+            idempotency_key=self.idempotency_key,
         )
 
+    def to_first_task(self, task_id: str) -> Task:
+        """A new task that asks for the same under another id, with nothing of what has become of this one."""
+        first = evolve(
+            self, id=task_id, state=_PENDING, assigned_to=None, result=None, error=None, idempotency_key=None
+        )
+        return evolve(first, attempt=0, claimed_at=None).to_task()
+
     # -- what holds now
+
+    @property
+    def ended_at(self) -> float:
+        """The Unix time of the latest event, which for a task that has ended is its end."""
+        latest = self.history[-1] if self.history else None
+        return latest[0] if isinstance(latest, list) and isinstance(latest[0], int | float) else self.submitted_at
+
+    def events(self) -> list[TaskEvent]:
+        """The history; an entry that is none of this version is left out."""
+        return [event for entry in self.history for event in _events(entry)]
 
     @property
     def is_open(self) -> bool:
         """Whether the task can still change: PENDING or ASSIGNED."""
         return self.state in (_PENDING, _ASSIGNED)
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it has FAILED."""
+        return self.state == TaskState.FAILED.value
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it has ended without being COMPLETED."""
+        return not self.is_open and self.state != TaskState.COMPLETED.value
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether nobody holds the open task."""
+        return self.state == _PENDING
 
     @property
     def claim_ttl_sec(self) -> float:
@@ -160,6 +211,21 @@ class TaskRecord:
         return rules.max_attempts(self.constraints)
 
     @property
+    def is_award_only(self) -> bool:
+        """Whether nobody may claim it but the one it was awarded to."""
+        return rules.award_only(self.constraints)
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether there may be no further attempt; an award that nobody started was none."""
+        return self.attempt - self.not_started >= self.max_attempts
+
+    @property
+    def is_awarded(self) -> bool:
+        """Whether it is held by somebody who has not begun yet."""
+        return self.state == _ASSIGNED and self.claimed_at is None
+
+    @property
     def timeout_at(self) -> float:
         """The Unix time to which the present claim can be renewed at most."""
         return (self.claimed_at or 0.0) + rules.timeout_sec(self.constraints)
@@ -172,24 +238,56 @@ class TaskRecord:
         """Whether the deadline has passed for a task that nobody has started."""
         return self.state == _PENDING and now >= self.deadline
 
+    def is_delayed(self, now: float) -> bool:
+        """Whether the pause after a failure is not over."""
+        return self.not_before is not None and now < self.not_before
+
     # -- transitions
 
     def claim(self, agent_id: str, now: float) -> TaskRecord:
         """Assigned to `agent_id` under the next attempt. The caller has seen that the task is PENDING."""
         attempt = self.attempt + 1
         return evolve(
+            self._held_from(now),
+            state=_ASSIGNED,
+            assigned_to=agent_id,
+            attempt=attempt,
+            not_before=None,
+            history=self._history(now, "claimed", agent_id, attempt, None),
+        )
+
+    def start(self, now: float) -> TaskRecord:
+        """Begun by the one it was awarded to, under the attempt of the award."""
+        event = self._history(now, "started", self.assigned_to, self.attempt, None)
+        return evolve(self._held_from(now), history=event)
+
+    def award(self, agent_id: str, start_within_sec: float, attempt: int | None, now: float) -> TaskRecord:
+        """Assigned to `agent_id`, who has to claim it within that time, or somebody else is next."""
+        if attempt not in (None, self.attempt + 1):
+            raise InvalidTransition(f"task {self.id} is at attempt {self.attempt}; {attempt} is not the next", self.id)
+        if self.state != _PENDING:
+            raise InvalidTransition(f"task {self.id} is {self.state}; only a PENDING one is awarded", self.id)
+        if not self.is_award_only:
+            raise InvalidTransition(
+                f"task {self.id} is for whoever claims it; submit it with the constraint award_only", self.id
+            )
+        attempt = self.attempt + 1
+        return evolve(
             self,
             state=_ASSIGNED,
             assigned_to=agent_id,
             attempt=attempt,
-            claimed_at=now,
-            lease_expires_at=now + min(self.claim_ttl_sec, rules.timeout_sec(self.constraints)),
-            history=self._history(now, "claimed", agent_id, attempt, None),
+            claimed_at=None,
+            lease_expires_at=now + start_within_sec,
+            not_before=None,
+            history=self._history(now, "awarded", agent_id, attempt, None),
         )
 
     def renew(self, agent_id: str, attempt: int | None, now: float) -> TaskRecord:
         """The lease extended by its TTL, at most to `timeout_sec` after the claim."""
         self._check_claimant(agent_id, attempt)
+        if self.is_awarded:
+            return self.start(now)
         end = min(now + self.claim_ttl_sec, self.timeout_at)
         if end <= now:
             raise ClaimLost(
@@ -209,9 +307,10 @@ class TaskRecord:
         """Given back by its claimant: PENDING again while `max_retries` allows, else FAILED."""
         self._check_claimant(agent_id, attempt)
         failed = evolve(self, failures=self.failures + 1)
-        if failed.failures > rules.max_retries(self.constraints) or self.attempt >= self.max_attempts:
+        if failed.failures > rules.max_retries(self.constraints) or self.is_exhausted:
             return failed._end(TaskState.FAILED, "failed", now, error=reason)
-        return failed._requeue("failed", reason, now)
+        pause = rules.retry_pause_sec(self.constraints, failed.failures)
+        return failed._requeue("failed", reason, now, now + pause if pause else None)
 
     def release(self, agent_id: str, attempt: int | None, now: float) -> TaskRecord:
         """Given back unharmed by its claimant; PENDING again while attempts are left."""
@@ -220,7 +319,9 @@ class TaskRecord:
 
     def expire(self, now: float, reason: str = "lease expired") -> TaskRecord:
         """Taken from a claimant that did not renew: PENDING again while attempts are left, else FAILED."""
-        if self.attempt >= self.max_attempts:
+        if self.is_awarded:
+            return evolve(self, not_started=self.not_started + 1)._requeue("not started", reason, now)
+        if self.is_exhausted:
             error = f"{reason} at attempt {self.attempt} of {self.max_attempts}"
             return self._end(TaskState.FAILED, "expired", now, error=error)
         return self._requeue("expired", reason, now)
@@ -229,6 +330,11 @@ class TaskRecord:
         """FAILED, because no attempt may start after the deadline."""
         error = "the deadline has passed: no attempt may start any more"
         return self._end(TaskState.FAILED, "overdue", now, error=error)
+
+    def miss_dependency(self, dependency: str, state: str, now: float) -> TaskRecord:
+        """FAILED, because what it needs will never be COMPLETED."""
+        error = f"it depends on task {dependency}, which is {state}"
+        return self._end(TaskState.FAILED, "dependency failed", now, error=error)
 
     def end(self, state: TaskState, reason: str, now: float) -> TaskRecord:
         """Ended by an administrator, FAILED or CANCELLED, whoever holds it."""
@@ -243,18 +349,24 @@ class TaskRecord:
             self,
             state=state.value,
             lease_expires_at=None,
+            not_before=None,
             result=result,
             error=error,
             history=self._history(now, event, self.assigned_to, self.attempt, error),
         )
 
-    def _requeue(self, event: str, reason: str, now: float) -> TaskRecord:
+    def _held_from(self, now: float) -> TaskRecord:
+        lease = min(self.claim_ttl_sec, rules.timeout_sec(self.constraints))
+        return evolve(self, claimed_at=now, lease_expires_at=now + lease)
+
+    def _requeue(self, event: str, reason: str, now: float, not_before: float | None = None) -> TaskRecord:
         return evolve(
             self,
             state=_PENDING,
             assigned_to=None,
             claimed_at=None,
             lease_expires_at=None,
+            not_before=not_before,
             history=self._history(now, event, self.assigned_to, self.attempt, reason),
         )
 
@@ -290,6 +402,8 @@ class TaskRecord:
                 raise ValueError(f"{name} is {wanted}, not {value!r}")
         if not all(isinstance(name, str) for name in self.required_capabilities):
             raise ValueError(f"required_capabilities holds names, not {self.required_capabilities!r}")
+        if not all(isinstance(name, str) for name in self.depends_on) or "" in self.depends_on:
+            raise ValueError(f"depends_on holds ids of tasks, not {self.depends_on!r}")
         if self.state not in _STATES:
             raise ValueError(f"no stored task has the state {self.state!r}")
         if (self.state == _ASSIGNED) != (self.lease_expires_at is not None):
@@ -298,6 +412,12 @@ class TaskRecord:
             Topic.from_dict(self.topic)
         if self.constraints:
             rules.check_constraints(self.constraints)
+
+
+def _events(entry: Plain) -> Iterator[TaskEvent]:
+    match entry:
+        case [int() | float() as at, str(event), str() | None as agent_id, int(attempt), str() | None as reason]:
+            yield TaskEvent(at, event, agent_id, attempt, reason)
 
 
 def _copied(value: dict[str, Plain]) -> dict[str, Plain]:

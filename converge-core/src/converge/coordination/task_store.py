@@ -4,7 +4,7 @@ The record under `task:<id>` is the truth. A key `open:<id>` is a hint: it is wr
 commit where the store has commits, and removed some time after the task has ended. So each task that is open has a
 hint at every moment, whoever crashes when; and the first listing costs the open tasks, not the history. A hint may
 outlive its task or never get one, which costs a read. Removing hints late is safe because a task that has ended is
-never opened again.
+never opened again. A key `dead:<id>` is a hint of the same kind, written before a record that says FAILED.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TaskStore"]
 
-_TASK, _OPEN = "task:", "open:"
+_TASK, _OPEN, _DEAD = "task:", "open:", "dead:"
 _HINTS_PER_COMMIT = 100
 _log = logging.getLogger(__name__)
 
@@ -63,6 +63,7 @@ class TaskStore:
 
     def replace(self, record: TaskRecord, version: int) -> int | None:
         """Store the next state of a task whose record has `version`; the new version, None when it was another."""
+        self._announce_dead([record])
         try:
             stored = self._store.compare_and_set(_TASK + record.id, record.to_plain(), version)
         except VersionConflict:
@@ -73,6 +74,7 @@ class TaskStore:
 
     def replace_many(self, moves: Sequence[tuple[TaskRecord, int]]) -> list[int | None]:
         """`replace` for each move, in one commit where the store can."""
+        self._announce_dead([record for record, _ in moves])
         writes = [Write(_TASK + record.id, record.to_plain(), version) for record, version in moves]
         stored = self._store.compare_and_set_many(writes)
         self._count("contended", stored.count(None))
@@ -85,6 +87,20 @@ class TaskStore:
                 self.note_ended(record.id)
         if len(self._ended) >= _HINTS_PER_COMMIT:
             self.drop_hints()
+
+    def _announce_dead(self, records: Sequence[TaskRecord]) -> None:
+        dead: dict[str, Plain] = {_DEAD + record.id: None for record in records if record.is_dead}
+        if dead:
+            self._store.put_many(dead)
+
+    def dead_ids(self) -> list[str]:
+        """The ids that have a hint: those of all tasks that have FAILED, and perhaps of others."""
+        return [hint.removeprefix(_DEAD) for hint in self._store.list(_DEAD)]
+
+    def bury(self, task_ids: Sequence[str]) -> None:
+        """Remove the hints of tasks that are not dead any more: requeued, or ended otherwise."""
+        if task_ids:
+            self._store.delete_many([_DEAD + task_id for task_id in task_ids])
 
     def open_ids(self) -> list[str]:
         """The ids that have a hint: those of all open tasks, and perhaps of others."""

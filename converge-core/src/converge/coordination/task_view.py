@@ -45,13 +45,16 @@ class TaskView:
             if not self.may_have_changed():
                 return False
             changed = self._read_anew_or_on()
+            changed |= self._index.ripen(self._clock.time())
             self.generation += changed
             return changed
 
     def may_have_changed(self) -> bool:
         """Whether `sync` would find anything: cheap, never a false no."""
         cursor = self._cursor
-        return cursor is None or self._tasks.may_have_changed(cursor)
+        if cursor is None or self._tasks.may_have_changed(cursor):
+            return True
+        return self._index.is_ripe(self._clock.time())
 
     def _read_anew_or_on(self) -> bool:
         if self._cursor is None:
@@ -99,8 +102,20 @@ class TaskView:
         return True
 
     def _apply(self, record: TaskRecord, version: int) -> None:
-        self._index.apply(record, version, self._clock.monotonic())
+        needs = {name: self.state_of(name) for name in record.depends_on} if record.is_pending else {}
+        self._index.apply(record, version, self._clock.monotonic(), needs)
         self._spread(record, version)
+
+    def state_of(self, task_id: str) -> str | None:
+        """The state of a task that another depends on; None when there is none.
+
+        One that has ended stays so, and one that is open comes with the feed when it ends.
+        """
+        open_state = self._index.state_of(task_id)
+        if open_state is not None:
+            return open_state
+        found = self._tasks.read_known(task_id)
+        return None if found is None else found[0].state
 
     def _spread(self, record: TaskRecord, version: int) -> None:
         self._mirror.update(record, version)

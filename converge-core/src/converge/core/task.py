@@ -37,6 +37,7 @@ class TaskState(Enum):
         return self in _FINAL
 
 
+_KEYED = uuid.UUID("6f0d5c5e-6b0e-5a59-9a43-6d2f2c6c1f7a")  # the name space of ids that come from a key
 _FINAL = frozenset({TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED})
 
 
@@ -55,12 +56,20 @@ class Task:
     `objective`, `inputs`, `outputs`, `constraints` and `result` are plain data. Keys of `constraints` that Converge
     knows: `timeout_sec` (how long one attempt may take), `deadline` (Unix seconds after which nobody may start it),
     `claim_ttl_sec` (how long a claim lives unless renewed; default 300), `max_retries` (further attempts after the
-    claimant failed it; default 0), `max_attempts` (claims in all), `cpu`, `memory_mb` (checked against the agent's
-    `ResourceLimits`). `priority`: the higher is listed first. `claimed_at` is in Unix seconds. `attempt` counts the
-    claims so far and is the fencing epoch of the present one; `error` says why it FAILED or was CANCELLED.
+    claimant failed it; default 0), `retry_backoff_sec` (the pause after the first failure, doubled with each further
+    one; default 0), `max_attempts` (claims in all), `award_only` (nobody claims it, it is awarded), `cpu`,
+    `memory_mb` (checked against the agent's `ResourceLimits`).
+
+    `priority`: the higher is listed first. `depends_on`: ids of tasks that have to be COMPLETED before anybody may
+    claim this one; when one of them ends otherwise, this one is FAILED. `idempotency_key`: tasks with the same key have
+    the same id, so that submitting one again, in whatever process, finds the first. `claimed_at` is in Unix seconds.
+    `attempt` counts the claims so far and is the fencing epoch of the present one; `error` says why it FAILED or was
+    CANCELLED.
+
+    Raises `ValueError` for an id beside an `idempotency_key` that gives another.
     """
 
-    id: str = field(factory=lambda: str(uuid.uuid4()))
+    id: str = field(default=None)  # type: ignore[assignment]  # drawn below, where the key is known
     objective: Plain = ""
     inputs: dict[str, Plain] = field(factory=dict)
     outputs: dict[str, Plain] | None = None
@@ -76,3 +85,15 @@ class Task:
     priority: int = field(default=0, kw_only=True)
     attempt: int = field(default=0, kw_only=True)
     error: str | None = field(default=None, kw_only=True)
+    depends_on: list[str] = field(factory=list, kw_only=True)
+    idempotency_key: str | None = field(default=None, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        if self.idempotency_key is None:
+            if self.id is None:
+                self.id = str(uuid.uuid4())
+            return
+        derived = str(uuid.uuid5(_KEYED, self.idempotency_key))
+        if self.id not in (None, derived):
+            raise ValueError(f"the idempotency key {self.idempotency_key!r} gives the id {derived}, not {self.id!r}")
+        self.id = derived
