@@ -13,7 +13,7 @@ from __future__ import annotations
 from types import NoneType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from attrs import asdict, evolve, field, frozen
+from attrs import field, frozen
 
 from converge.coordination import constraints as rules
 from converge.coordination.equality import copied, same
@@ -59,7 +59,7 @@ class TaskEvent(NamedTuple):
     reason: str | None
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)  # with a __dict__ a changed copy costs a tenth
 class TaskRecord:
     """A task as the store holds it. Times are Unix seconds. `history` holds `[time, event, agent, attempt, reason]`."""
 
@@ -121,7 +121,7 @@ class TaskRecord:
 
     def to_plain(self) -> dict[str, Plain]:
         """The record as the store takes it."""
-        return asdict(self, recurse=False)
+        return dict(self.__dict__)
 
     def same_task_as(self, other: TaskRecord) -> bool:
         """Whether the fields that never change are the same."""
@@ -158,10 +158,8 @@ class TaskRecord:
 
     def to_first_task(self, task_id: str) -> Task:
         """A new task that asks for the same under another id, with nothing of what has become of this one."""
-        first = evolve(
-            self, id=task_id, state=_PENDING, assigned_to=None, result=None, error=None, idempotency_key=None
-        )
-        return evolve(first, attempt=0, claimed_at=None).to_task()
+        never = {"assigned_to": None, "attempt": 0, "claimed_at": None, "result": None, "error": None}
+        return self._with(id=task_id, state=_PENDING, idempotency_key=None, **never).to_task()
 
     # -- what holds now
 
@@ -247,8 +245,7 @@ class TaskRecord:
     def claim(self, agent_id: str, now: float) -> TaskRecord:
         """Assigned to `agent_id` under the next attempt. The caller has seen that the task is PENDING."""
         attempt = self.attempt + 1
-        return evolve(
-            self._held_from(now),
+        return self._held_from(now)._with(
             state=_ASSIGNED,
             assigned_to=agent_id,
             attempt=attempt,
@@ -259,7 +256,7 @@ class TaskRecord:
     def start(self, now: float) -> TaskRecord:
         """Begun by the one it was awarded to, under the attempt of the award."""
         event = self._history(now, "started", self.assigned_to, self.attempt, None)
-        return evolve(self._held_from(now), history=event)
+        return self._held_from(now)._with(history=event)
 
     def award(self, agent_id: str, start_within_sec: float, attempt: int | None, now: float) -> TaskRecord:
         """Assigned to `agent_id`, who has to claim it within that time, or somebody else is next."""
@@ -272,8 +269,7 @@ class TaskRecord:
                 f"task {self.id} is for whoever claims it; submit it with the constraint award_only", self.id
             )
         attempt = self.attempt + 1
-        return evolve(
-            self,
+        return self._with(
             state=_ASSIGNED,
             assigned_to=agent_id,
             attempt=attempt,
@@ -293,7 +289,7 @@ class TaskRecord:
             raise ClaimLost(
                 f"task {self.id}: timeout_sec is over for attempt {self.attempt}; the claim is not renewed", self.id
             )
-        return evolve(self, lease_expires_at=end)
+        return self._with(lease_expires_at=end)
 
     def report(self, agent_id: str, attempt: int | None, result: Plain, now: float) -> TaskRecord:
         """Completed with `result`; the record itself when the same claim has reported the same already."""
@@ -306,7 +302,7 @@ class TaskRecord:
     def fail(self, agent_id: str, attempt: int | None, reason: str, now: float) -> TaskRecord:
         """Given back by its claimant: PENDING again while `max_retries` allows, else FAILED."""
         self._check_claimant(agent_id, attempt)
-        failed = evolve(self, failures=self.failures + 1)
+        failed = self._with(failures=self.failures + 1)
         if failed.failures > rules.max_retries(self.constraints) or self.is_exhausted:
             return failed._end(TaskState.FAILED, "failed", now, error=reason)
         pause = rules.retry_pause_sec(self.constraints, failed.failures)
@@ -320,7 +316,7 @@ class TaskRecord:
     def expire(self, now: float, reason: str = "lease expired") -> TaskRecord:
         """Taken from a claimant that did not renew: PENDING again while attempts are left, else FAILED."""
         if self.is_awarded:
-            return evolve(self, not_started=self.not_started + 1)._requeue("not started", reason, now)
+            return self._with(not_started=self.not_started + 1)._requeue("not started", reason, now)
         if self.is_exhausted:
             error = f"{reason} at attempt {self.attempt} of {self.max_attempts}"
             return self._end(TaskState.FAILED, "expired", now, error=error)
@@ -345,8 +341,7 @@ class TaskRecord:
     def _end(
         self, state: TaskState, event: str, now: float, *, result: Plain = None, error: str | None = None
     ) -> TaskRecord:
-        return evolve(
-            self,
+        return self._with(
             state=state.value,
             lease_expires_at=None,
             not_before=None,
@@ -357,11 +352,17 @@ class TaskRecord:
 
     def _held_from(self, now: float) -> TaskRecord:
         lease = min(self.claim_ttl_sec, rules.timeout_sec(self.constraints))
-        return evolve(self, claimed_at=now, lease_expires_at=now + lease)
+        return self._with(claimed_at=now, lease_expires_at=now + lease)
+
+    def _with(self, **changes: object) -> TaskRecord:
+        """A copy with other values in some fields. What is given is not checked: it comes from here."""
+        copy = object.__new__(TaskRecord)
+        copy.__dict__.update(self.__dict__)
+        copy.__dict__.update(changes)
+        return copy
 
     def _requeue(self, event: str, reason: str, now: float, not_before: float | None = None) -> TaskRecord:
-        return evolve(
-            self,
+        return self._with(
             state=_PENDING,
             assigned_to=None,
             claimed_at=None,

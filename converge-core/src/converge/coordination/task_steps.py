@@ -95,7 +95,11 @@ class TaskSteps:
 
     def submit(self, tasks: Sequence[Task], records: dict[str, TaskRecord]) -> None:
         """Store the records that are not there, and let the tasks follow theirs."""
-        there = {task_id: found for task_id, record in records.items() if (found := self._same_task(record))}
+        there: dict[str, tuple[TaskRecord, int]] = {}
+        if len(records) > 1 or any(
+            task.state is not TaskState.PENDING for task in tasks
+        ):  # a conflict must keep all of them out
+            there = {task_id: found for task_id, record in records.items() if (found := self._same_task(record))}
         new = [record for task_id, record in records.items() if task_id not in there]
         for task in tasks:
             if task.id not in there and task.state is not TaskState.PENDING:
@@ -146,27 +150,25 @@ class TaskSteps:
 
     def claim(self, agent_id: str, task_id: str, wanted: Filter) -> tuple[Claim | Literal[False], bool]:
         """The claim, or False; and whether anything was stored."""
+        known = self.tasks.last_known(task_id)
         while True:
-            found = self.tasks.read(task_id)
+            found = known or self.tasks.read(task_id)
             if found is None:
                 return False, False
             record, version = found
             mine = self.claims.get(agent_id, task_id)
-            if (
-                mine is not None
-                and record.assigned_to == agent_id
-                and record.attempt == mine.attempt
-                and record.is_open
-            ):
-                return mine, False
-            next_record = self.next_for_claim(record, agent_id, wanted, self.clock.time())
-            if next_record is None:
-                return False, False
-            if self.store(next_record, version):
+            held = (
+                mine is not None and record.is_open and (record.assigned_to, record.attempt) == (agent_id, mine.attempt)
+            )
+            next_record = None if held else self.next_for_claim(record, agent_id, wanted, self.clock.time())
+            if next_record is not None and self.store(next_record, version):
                 if next_record.is_open:
                     return self.claims.remember(next_record), True
                 self.fail_dependents_or_leave_them()
                 return False, True
+            if known is None and next_record is None:
+                return mine if held and mine is not None else False, False
+            known = None  # what was remembered is good for a write, and for no answer
 
     def next_for_claim(self, record: TaskRecord, agent_id: str, wanted: Filter, now: float) -> TaskRecord | None:
         """The record to store when an agent asks for the task; None when there is nothing to store."""
@@ -181,16 +183,23 @@ class TaskSteps:
 
     def update(self, task_id: str, move: Callable[[TaskRecord, float], TaskRecord]) -> TaskRecord:
         """Store what `move` makes of the record and the present time, again when somebody else was faster."""
+        known = self.tasks.last_known(task_id)
         while True:
-            record, version = self.read(task_id)
-            moved = move(record, self.clock.time())
-            if moved is record:
+            record, version = known or self.read(task_id)
+            try:
+                moved = move(record, self.clock.time())
+            except ValueError:
+                if known is None:
+                    raise
+                moved = record
+            if moved is record and known is None:
                 return record
-            if self.store(moved, version):
+            if moved is not record and self.store(moved, version):
                 if moved.has_failed:
                     self.fail_dependents_or_leave_them()
                 self.announce()
                 return moved
+            known = None  # what was remembered is good for a write, and for no answer
 
     def release(self, task_id: str, version: int | None) -> bool:
         """Whether the task was released; not when it has changed since it was found to be due."""

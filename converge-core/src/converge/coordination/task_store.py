@@ -14,6 +14,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from converge.coordination.errors import ForeignRecord
+from converge.coordination.records import decoded
 from converge.coordination.task_record import TaskRecord
 from converge.core.errors import VersionConflict
 from converge.core.store import DELETED, Store, Write, versioned
@@ -28,11 +29,15 @@ __all__ = ["TaskStore"]
 
 _TASK, _OPEN, _DEAD = "task:", "open:", "dead:"
 _HINTS_PER_COMMIT = 100
+_KNOWN = 10_000
 _log = logging.getLogger(__name__)
 
 
 class TaskStore:
-    """Task records and their hints in `store`. Safe between threads; keeps nothing but hints that are to be removed.
+    """Task records and their hints in `store`. Safe between threads.
+
+    It keeps hints that are to be removed, and up to 10,000 records with their versions, so that a record is decoded
+    once and a write can be tried without reading first.
 
     `count` is called with the name of what went unnoticed by the caller and how often it did.
     """
@@ -42,6 +47,7 @@ class TaskStore:
         self._count = count
         self._lock = threading.Lock()
         self._ended: set[str] = set()
+        self._known: dict[str, tuple[TaskRecord, int]] = {}
 
     @property
     def blocking(self) -> bool:
@@ -51,7 +57,11 @@ class TaskStore:
     def read(self, task_id: str) -> tuple[TaskRecord, int] | None:
         """The record and its version, or None; `ForeignRecord` when something else is there."""
         found = self._store.get_versioned(_TASK + task_id)
-        return None if found is None else (_decoded(task_id, found[0]), found[1])
+        return None if found is None else (self._decoded(_TASK + task_id, *found), found[1])
+
+    def last_known(self, task_id: str) -> tuple[TaskRecord, int] | None:
+        """What `read` gave when the task was last met here; good for trying a write at that version, no more."""
+        return self._known.get(task_id)
 
     def create(self, records: Sequence[TaskRecord]) -> list[int | None]:
         """Store new records, in one commit where the store can; the version of each, None where the id is taken."""
@@ -59,7 +69,10 @@ class TaskStore:
         for record in records:
             writes.append(Write(_OPEN + record.id, record.submitted_at, 0))
             writes.append(Write(_TASK + record.id, record.to_plain(), 0))
-        return self._store.compare_and_set_many(writes)[1::2]
+        versions = self._store.compare_and_set_many(writes)[1::2]
+        for record, version in zip(records, versions, strict=True):
+            self._keep(record, version)
+        return versions
 
     def replace(self, record: TaskRecord, version: int) -> int | None:
         """Store the next state of a task whose record has `version`; the new version, None when it was another."""
@@ -68,7 +81,9 @@ class TaskStore:
             stored = self._store.compare_and_set(_TASK + record.id, record.to_plain(), version)
         except VersionConflict:
             self._count("contended", 1)
+            self._keep(record, None)
             return None
+        self._keep(record, stored)
         self._note_stored([record])
         return stored
 
@@ -78,6 +93,8 @@ class TaskStore:
         writes = [Write(_TASK + record.id, record.to_plain(), version) for record, version in moves]
         stored = self._store.compare_and_set_many(writes)
         self._count("contended", stored.count(None))
+        for (record, _), version in zip(moves, stored, strict=True):
+            self._keep(record, version)
         self._note_stored([move[0] for move, version in zip(moves, stored, strict=True) if version is not None])
         return stored
 
@@ -147,23 +164,33 @@ class TaskStore:
     def _entry(self, change: Change) -> tuple[str, TaskRecord | None, int] | None:
         task_id = change.key.removeprefix(_TASK)
         if change.value is DELETED:
+            with self._lock:
+                self._known.pop(task_id, None)
             return task_id, None, change.version
         try:
-            return task_id, _decoded(task_id, change.value), change.version
+            return task_id, self._decoded(change.key, change.value, change.version), change.version
         except ForeignRecord as error:
             self._note_foreign(error)
             return None
 
+    def _decoded(self, key: str, value: Plain, version: int) -> TaskRecord:
+        known = self._known.get(key.removeprefix(_TASK))
+        if known is not None and known[1] == version:
+            return known[0]
+        record = decoded(key, _TASK, value, TaskRecord.from_plain)
+        self._keep(record, version)
+        return record
+
+    def _keep(self, record: TaskRecord, version: int | None) -> None:
+        """Remember the newest record of a task, of which there are not too many; None: what is remembered is old."""
+        with self._lock:
+            known = self._known.pop(record.id, None)
+            if version is None:
+                return
+            self._known[record.id] = known if known is not None and known[1] > version else (record, version)
+            if len(self._known) > _KNOWN:
+                del self._known[next(iter(self._known))]
+
     def _note_foreign(self, error: ForeignRecord) -> None:
         self._count("foreign_records", 1)
         _log.warning("%s", error)
-
-
-def _decoded(task_id: str, value: Plain) -> TaskRecord:
-    try:
-        record = TaskRecord.from_plain(value)
-        if record.id != task_id:
-            raise ValueError(f"it is the record of task {record.id!r}")
-    except ValueError as error:
-        raise ForeignRecord(_TASK + task_id, str(error)) from None
-    return record
