@@ -141,7 +141,7 @@ def test_what_raised_changed_nothing_and_what_was_accepted_is_seen_afterwards(
         assert {"t", "u", "v"} <= {key.removeprefix("task:") for key in records(store)}
         allowed += 1
     assert allowed > least
-    assert failures > allowed
+    assert failures >= allowed
 
 
 def records_without_failing(store: Failing) -> dict[str, Plain]:
