@@ -31,23 +31,8 @@ DEFECTS = {
     ("writes", "file", "broken"): "when the sync of a folder fails and the disk stays broken, the undoing fails too",
     ("threads", "file", "broken"): "as above",
     ("histories", "file", "many"): "as above",
-    ("histories", "sqlite-power", "few"): "a log that cannot be opened for writing is opened read-only, for good",
-    ("histories", "sqlite-power", "many"): "as above",
-    ("histories", "sqlite-process", "few"): "as above",
-    ("histories", "sqlite-process", "many"): "as above",
-    ("writes", "sqlite-power", "once"): "after a failed sync of the log and a kill, the refused write is recovered",
-    ("openings", "sqlite-power", "once"): "a log that cannot be opened for writing is opened read-only, for good",
-    ("openings", "sqlite-power", "broken"): "as above",
-    ("openings", "sqlite-process", "once"): "as above",
-    ("openings", "sqlite-process", "broken"): "as above",
     ("checks", "file", "once"): "what cannot be read is called corrupt",
     ("checks", "file", "broken"): "as above",
-    ("checks", "sqlite-power", "once"): "SQLite takes EIO of a read for damage",
-    ("checks", "sqlite-power", "broken"): "as above",
-    ("checks", "sqlite-process", "once"): "as above",
-    ("checks", "sqlite-process", "broken"): "as above",
-    ("kinds of errors", "sqlite-power", "writes"): "SQLite takes EIO of a read for damage",
-    ("kinds of errors", "sqlite-power", "reads"): "as above",
 }
 """What the stores do wrong today. Each entry is a test that fails; it has to go with the defect."""
 

@@ -10,9 +10,10 @@ import apsw
 
 from converge.core.errors import StoreCorruption, StoreError
 from converge.extensions.storage.sqlite.errors import (
-    FAILURES,
     StoreFileError,
     StoreFormatError,
+    again_if_corrupt,
+    raise_if_unreadable,
     translated,
     translation,
 )
@@ -29,31 +30,43 @@ __all__ = ["back_up", "problems"]
 
 _AT_ONCE = 500
 _REPORTED = 100
+_TABLES = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"
+_ODD_KEYS = "SELECT key FROM kv WHERE key < x''"  # what is no blob sorts before every blob
 _ROWS = "SELECT key, version, crc, value FROM kv WHERE key > ? ORDER BY key LIMIT ?"
 
 
 def problems(database: Database) -> Iterator[StoreError]:
     """What is damaged in the file: its structure and indexes, its own marks, and each record.
 
-    Others may write meanwhile: no transaction spans more than one question.
+    Others may write meanwhile: no transaction spans more than one question. Raises `StoreFileError` when the disk
+    refuses to read.
     """
     place = str(database.path)
+    if _structure(database) != ["ok"]:
+        for found in _structure(database):  # once more: SQLite calls a page damaged that it could not read just now
+            if found != "ok":
+                raise_if_unreadable(database.path)
+                yield _structural(place, found)
     with database.apart() as connection:
         try:
-            for (found,) in connection.execute(f"PRAGMA integrity_check({_REPORTED})").fetchall():
-                if found != "ok":
-                    yield _structural(place, str(found))
-            if {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")} != {
-                *SCHEMA
-            }:
+            tables = again_if_corrupt(lambda: connection.execute(_TABLES).fetchall())
+            if {sql for (sql,) in tables} != {*SCHEMA}:
                 yield _structural(place, "its tables are not those of a store")
-            with connection:
-                floor, newest = floor_of(connection), newest_of(connection)
+            floor, newest = again_if_corrupt(lambda: (floor_of(connection), newest_of(connection)))
             if floor > newest:
                 yield _structural(place, f"it claims to have forgotten deletions up to {floor}, but ends at {newest}")
             yield from _records(place, connection)
-        except FAILURES as error:
+        except (apsw.NotADBError, apsw.CorruptError, UnicodeDecodeError) as error:
             yield _as_store_error(translation(error, database.path))
+
+
+def _structure(database: Database) -> list[str]:
+    """What SQLite finds in a connection of its own, with nothing in its cache; `["ok"]` when the file is sound."""
+    with database.apart() as connection:
+        try:
+            return [str(found) for (found,) in connection.execute(f"PRAGMA integrity_check({_REPORTED})").fetchall()]
+        except apsw.CorruptError as error:
+            return [str(error)]
 
 
 def back_up(database: Database, target: Path) -> None:
@@ -91,10 +104,10 @@ def _name(temporary: Path, target: Path) -> None:
 
 
 def _records(place: str, connection: apsw.Connection) -> Iterator[StoreError]:
-    for (key,) in connection.execute("SELECT key FROM kv WHERE key < x''").fetchall():  # what is no blob sorts first
+    for (key,) in again_if_corrupt(lambda: connection.execute(_ODD_KEYS).fetchall()):
         yield StoreCorruption(repr(key), place, "the key is not a byte string")
     last = b""
-    while rows := connection.execute(_ROWS, (last, _AT_ONCE)).fetchall():
+    while rows := again_if_corrupt(lambda after=last: connection.execute(_ROWS, (after, _AT_ONCE)).fetchall()):  # type: ignore[misc]  # a default binds the loop's value
         for key, *row in rows:
             if not isinstance(key, bytes) or key <= last:
                 yield _structural(place, "its keys are out of order")
@@ -115,6 +128,7 @@ def _structural(place: str, what: str) -> StoreFormatError:
 
 
 def _as_store_error(error: Exception) -> StoreError:
-    if not isinstance(error, StoreError):
+    """`error` as something to be yielded; raised when it is no damage, but a disk that does not read."""
+    if isinstance(error, StoreFileError) or not isinstance(error, StoreError):
         raise error
     return error

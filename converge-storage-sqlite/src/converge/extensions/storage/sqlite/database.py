@@ -14,7 +14,7 @@ import apsw
 
 from converge.core.errors import StoreError
 from converge.extensions.storage.sqlite.commits import CommitQueue, Job
-from converge.extensions.storage.sqlite.errors import FAILURES, translated, translation
+from converge.extensions.storage.sqlite.errors import FAILURES, again_if_corrupt, translated, translation
 from converge.extensions.storage.sqlite.opening import (
     connect,
     make_folder,
@@ -59,7 +59,7 @@ class Database:
             opened: list[apsw.Connection] = []
             try:
                 with self._alone():
-                    opened.append(_again_if_corrupt(lambda: prepare(self._real, path, durability)))
+                    opened.append(again_if_corrupt(lambda: prepare(self._real, path, durability)))
                 opened += (connect(self._real, reads_only=True), connect(self._real, reads_only=True))
             except BaseException:
                 for connection in opened:
@@ -88,7 +88,7 @@ class Database:
         self._require_usable()
         with self._read_lock:
             try:
-                return _again_if_corrupt(lambda: self._reader.execute(sql, parameters).fetchall())
+                return again_if_corrupt(lambda: self._reader.execute(sql, parameters).fetchall())
             except FAILURES as error:
                 raise translation(error, self.path, key) from error
 
@@ -104,7 +104,7 @@ class Database:
 
         self._require_usable()
         with self._read_lock, translated(self.path):
-            return _again_if_corrupt(in_transaction)
+            return again_if_corrupt(in_transaction)
 
     @contextmanager
     def apart(self) -> Iterator[apsw.Connection]:
@@ -122,7 +122,7 @@ class Database:
         self._require_usable()
         with self._newest_lock:
             try:
-                return _again_if_corrupt(lambda: newest_of(self._newest))
+                return again_if_corrupt(lambda: newest_of(self._newest))
             except FAILURES as error:
                 raise translation(error, self.path) from error
 
@@ -134,8 +134,9 @@ class Database:
             with translated(self.path), self._alone():
                 self._writer.undo()  # what an interrupted commit may have left
                 before = self._size()
-                self._writer.connection.execute("VACUUM")
-                self._writer.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                connection = self._writer.connection
+                again_if_corrupt(lambda: connection.execute("VACUUM"))
+                again_if_corrupt(lambda: connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE))
                 return max(0, before - self._size())
 
     def close(self) -> None:
@@ -185,7 +186,7 @@ class Database:
 
     def _by_itself(self, job: Job) -> None:
         try:
-            _again_if_corrupt(lambda: self._do(job))
+            again_if_corrupt(lambda: self._do(job))
         except Exception as error:  # noqa: BLE001  # raised by the caller, in its own thread
             job.error = error
         job.settled = True
@@ -233,14 +234,6 @@ class Database:
             raise StoreError(f"{self.path}: this store is closed; open it again")
         if os.getpid() != self._process:
             raise StoreError(f"{self.path}: this store was opened before a fork; open it in the child, after the fork")
-
-
-def _again_if_corrupt(act: Callable[[], _T]) -> _T:
-    # SQLite reports a read that the disk refused (EIO) as damage, and keeps no errno: see what a second one says.
-    try:
-        return act()
-    except apsw.CorruptError:
-        return act()
 
 
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()

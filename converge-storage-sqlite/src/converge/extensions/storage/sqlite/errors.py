@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import errno
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import apsw
 
 from converge.core.errors import StoreCorruption, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["FAILURES", "StoreFileError", "StoreFormatError", "translated", "translation"]
+__all__ = [
+    "FAILURES",
+    "StoreFileError",
+    "StoreFormatError",
+    "again_if_corrupt",
+    "raise_if_unreadable",
+    "translated",
+    "translation",
+]
 
 
 class StoreFileError(StoreError, OSError):
@@ -42,6 +50,8 @@ class StoreFormatError(StoreError, ValueError):
         return type(self), (self.path, self.reason)
 
 
+_T = TypeVar("_T")
+_CHUNK = 65_536
 _HINTS: dict[type[Exception], str] = {
     apsw.BusyError: "another program holds the database without taking the lock file; end it and try again",
     apsw.LockedError: "another program holds the database without taking the lock file; end it and try again",
@@ -59,7 +69,8 @@ FAILURES = (apsw.Error, OSError, UnicodeDecodeError)
 def translation(error: Exception, path: Path, key: str | None = None) -> Exception:
     """The error about `path` that stands for one of `FAILURES`, to be raised from it."""
     if isinstance(error, (apsw.NotADBError, apsw.CorruptError, UnicodeDecodeError)):
-        return _damage(str(path), key, error)
+        refusal = _unreadable(path)
+        return _damage(str(path), key, error) if refusal is None else refusal
     if isinstance(error, apsw.ConnectionClosedError):
         return StoreError(f"{path}: this store is closed; open it again")
     if isinstance(error, apsw.FullError):
@@ -83,6 +94,48 @@ def translated(path: Path, key: str | None = None) -> Iterator[None]:
         raise
     except FAILURES as error:
         raise translation(error, path, key) from error
+
+
+def again_if_corrupt(act: Callable[[], _T]) -> _T:
+    """What `act` returns, tried twice when SQLite speaks of damage: that is how it reports a read that failed (EIO)."""
+    try:
+        return act()
+    except apsw.CorruptError:
+        return act()
+
+
+def raise_if_unreadable(path: Path) -> None:
+    """Raise `StoreFileError` when the disk refuses to read the database or its log."""
+    refusal = _unreadable(path)
+    if refusal is not None:
+        raise refusal
+
+
+def _unreadable(path: Path) -> StoreFileError | None:
+    """The error of a disk that refuses to read the database or its log, which SQLite reports as damage.
+
+    The files are opened through SQLite itself: closing any other descriptor of a database drops the POSIX locks that
+    SQLite holds on it elsewhere in this process (sqlite.org/howtocorrupt.html, section 2.2).
+    """
+    for place in (path, path.with_name(f"{path.name}-wal")):
+        try:
+            place.lstat()
+            _read_all(str(place))
+        except FileNotFoundError:
+            continue  # there need not be a log
+        except (apsw.Error, OSError) as error:
+            reason = f"{place} cannot be read ({error}); see that the disk works, then try again"
+            return StoreFileError(str(path), reason, errno.EIO)
+    return None
+
+
+def _read_all(place: str) -> None:
+    file = apsw.VFSFile("", place, [apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY, 0])
+    try:
+        for offset in range(0, size := file.xFileSize(), _CHUNK):
+            file.xRead(min(_CHUNK, size - offset), offset)
+    finally:
+        file.xClose()
 
 
 def _damage(path: str, key: str | None, error: Exception) -> StoreError:

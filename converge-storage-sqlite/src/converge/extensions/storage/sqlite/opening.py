@@ -29,12 +29,16 @@ SCHEMA_VERSION = 2
 _BUSY_MS = 10_000
 _FIXED_WAL = (3, 51, 3)
 SCHEMA = (
-    "CREATE TABLE meta(schema INTEGER NOT NULL, floor INTEGER NOT NULL, crc INTEGER NOT NULL)",
+    "CREATE TABLE meta(schema INTEGER NOT NULL, floor INTEGER NOT NULL, crc INTEGER NOT NULL,"
+    " touched INTEGER NOT NULL)",
     "CREATE TABLE kv(key BLOB PRIMARY KEY NOT NULL, version INTEGER NOT NULL, crc INTEGER NOT NULL, value BLOB)"
     " WITHOUT ROWID",  # one tree to change for a key, not two
     "CREATE UNIQUE INDEX kv_version ON kv(version)",
     "CREATE INDEX kv_deleted ON kv(version) WHERE value IS NULL",
 )
+
+
+TOUCH = "UPDATE meta SET touched = (touched + 1) % 1000000"  # to write what is there already would write nothing
 
 
 def require_sound_wal(version: str) -> None:
@@ -107,7 +111,7 @@ def _create(path: Path) -> bool:
 
 
 def _write_something(connection: apsw.Connection, *, new: bool) -> None:
-    """Give a new database its schema, and write to an old one what is there already.
+    """Give a new database its schema, and write something to an old one.
 
     SQLite opens a file or a log for reading only when it may not write it, even if that was so for a moment; then
     no write of this connection would ever succeed.
@@ -117,9 +121,9 @@ def _write_something(connection: apsw.Connection, *, new: bool) -> None:
         if new:
             for statement in SCHEMA:
                 connection.execute(statement)
-            connection.execute("INSERT INTO meta VALUES (?, 0, ?)", (SCHEMA_VERSION, floor_checksum(0)))
+            connection.execute("INSERT INTO meta VALUES (?, 0, ?, 0)", (SCHEMA_VERSION, floor_checksum(0)))
         else:
-            connection.execute("UPDATE meta SET floor = floor")
+            connection.execute(TOUCH)
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:

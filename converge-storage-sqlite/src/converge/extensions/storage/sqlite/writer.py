@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import apsw
 
+from converge.extensions.storage.sqlite.opening import TOUCH
 from converge.extensions.storage.sqlite.record import checksum, floor_checksum
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class Writer:
         their checksums, so one new frame in the place of the first ends the chain.
         """
         try:
-            self._cursor.execute("UPDATE meta SET floor = floor")
+            self._cursor.execute(TOUCH)
         except apsw.Error:
             self.undo()
             return False
