@@ -71,6 +71,30 @@ async def test_a_task_is_claimed_shown_as_held_and_reported(world: World, store:
     assert done.result == f"by {agent.id}"
 
 
+async def test_what_is_awarded_to_me_is_started_for_me(world: World, store: Store) -> None:
+    tasks, agent = TaskManager(store), Scripted()
+    await world.started(agent, task_manager=tasks)
+    await agent.called(1)
+    tasks.submit(Task(id="t", constraints={"award_only": True}))
+    tasks.award("t", agent.id)
+    await until(lambda: [event.event for event in tasks.history("t")] == ["submitted", "awarded", "started"])
+    await until(lambda: [(task.id, task.assigned_to) for task in agent.shown[-1][1]] == [("t", agent.id)])
+
+
+async def test_a_task_is_shown_when_what_it_needs_is_completed_and_when_its_pause_is_over(
+    world: World, store: Store
+) -> None:
+    tasks, agent = TaskManager(store), Worker()
+    tasks.submit_many(
+        [Task(id="b", depends_on=["a"]), Task(id="a", constraints={"retry_backoff_sec": 0.05, "max_retries": 1})]
+    )
+    tasks.claim("other", "a")
+    tasks.fail_task("a", "broken", agent_id="other")
+    await world.started(agent, task_manager=tasks)
+    await ended(tasks, "a", "b")
+    assert [tasks.get_task(task_id).result for task_id in "ab"] == [f"by {agent.id}"] * 2  # type: ignore[union-attr]  # there
+
+
 async def test_what_i_hold_comes_before_what_i_could_claim(world: World) -> None:
     tasks, agent = TaskManager(), Scripted()
     tasks.submit_many([Task(id="free", priority=9), Task(id="mine")])
