@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import stat
 import threading
 import time
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,7 +17,9 @@ import pytest
 
 from converge.core.errors import CursorExpired, StoreError, VersionConflict
 from converge.core.store import DELETED, Store, Write
-from converge.extensions.storage.file import FileStore
+from converge.extensions.storage.file import FileStore, StoreFolderError
+from converge.extensions.storage.file.names import file_name, place_of, shard_of
+from converge.extensions.storage.file.record import encode_record
 from converge.plugins import PluginManager
 from converge.testing.store import StoreContract
 from converge.testing.store.life import LifeContract
@@ -25,16 +30,8 @@ if TYPE_CHECKING:
 
 class TestFileStore(StoreContract):
     @pytest.fixture
-    def store(self, path: Path) -> Store:
-        return FileStore(path)
-
-    @pytest.fixture
-    def reopen(self, path: Path) -> Callable[[Store], Store]:
-        def reopen(store: Store) -> Store:
-            store.close()
-            return FileStore(path)
-
-        return reopen
+    def opener(self, path: Path) -> Callable[[], Store]:
+        return partial(FileStore, path)
 
 
 class TestFileStoreBesideOthersThatStayOpen(LifeContract):
@@ -57,7 +54,9 @@ def test_a_folder_is_made_with_its_parents_for_its_owner_alone(tmp_path: Path) -
         store.put("k", 1)
         store.put_many({"x": 1, "y": 2})
     assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700
-    assert {stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "a" / "b").iterdir()} == {0o600}
+    found = [*(tmp_path / "a" / "b").rglob("*")]
+    assert {stat.S_IMODE(file.stat().st_mode) for file in found if file.is_file()} == {0o600}
+    assert {stat.S_IMODE(file.stat().st_mode) for file in found if file.is_dir()} == {0o700}
 
 
 def test_nothing_but_records_journal_and_counter_is_left_in_the_folder(store: FileStore, path: Path) -> None:
@@ -65,7 +64,40 @@ def test_nothing_but_records_journal_and_counter_is_left_in_the_folder(store: Fi
     store.put_many({"a": 1, "b": 2, "k": 3})
     store.delete_many(["a", "b"])
     newest, _ = store.changes()
-    assert sorted(os.listdir(path)) == [".journal", f".next-{newest + 1}", "k.record"]
+    left = sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
+    shard = shard_of("k")
+    assert left == [".journal", f".next-{newest + 1}", f"{shard}/.next-{newest - 4}", f"{shard}/k.record"]
+
+
+def test_a_record_lies_in_one_of_256_sub_folders_by_the_digest_of_its_key(store: FileStore, path: Path) -> None:
+    keys = {f"key-{number}": number for number in range(300)} | {"k" * 500: 1, "é": 2}
+    store.put_many(keys)
+    for key in keys:
+        assert (path / sha256(key.encode()).hexdigest()[:2] / file_name(key)).is_file()
+    assert len([*path.glob("??")]) > 100
+    assert store.list() == sorted(keys)
+    assert store.list("key-29") == sorted(key for key in keys if key.startswith("key-29"))
+    assert store.list("kk") == ["k" * 500]
+
+
+def test_a_sub_folder_is_made_when_its_first_record_is(store: FileStore, path: Path) -> None:
+    assert [*path.glob("??")] == []
+    for key in ("a", "b", "a"):
+        store.put(key, 1)
+    assert sorted(folder.name for folder in path.glob("??")) == sorted([shard_of("a"), shard_of("b")])
+
+
+def test_a_folder_with_records_beside_the_sub_folders_is_refused(tmp_path: Path) -> None:
+    for name in (file_name("k"), file_name("k" * 500)):
+        place = tmp_path / name[:3]
+        place.mkdir()
+        (place / name).write_bytes(encode_record("k", 1, b"\xc0"))
+        with pytest.raises(StoreFolderError, match="move such files away, or name another folder") as caught:
+            FileStore(place)
+        assert caught.value.path == str(place / name)
+        assert os.listdir(place) == [name], "nothing was written"
+        (place / name).unlink()
+        FileStore(place).close()
 
 
 def test_foreign_files_are_left_alone(store: FileStore, path: Path) -> None:
@@ -74,12 +106,19 @@ def test_foreign_files_are_left_alone(store: FileStore, path: Path) -> None:
         (path / name).write_bytes(b"mine")
     (path / "folder").mkdir()
     store.put("k", 1)
+    for name in foreign:
+        (path / shard_of("k") / name).write_bytes(b"mine")
     assert store.list() == ["k"]
     assert store.get("readme") is None
     with FileStore(path) as other:
         assert other.list() == ["k"]
         assert [change.key for change in other.changes(0)[1]] == ["k"]
-    assert [(path / name).read_bytes() for name in foreign] == [b"mine"] * len(foreign)
+        assert [*other.check()] == []
+        assert [*other.repair()] == []
+        store.delete("k")
+        other.compact()
+    for folder in (path, path / shard_of("k")):
+        assert [(folder / name).read_bytes() for name in foreign] == [b"mine"] * len(foreign)
 
 
 def test_a_path_of_the_current_folder_stays_what_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,9 +140,7 @@ def test_a_path_that_cannot_be_a_folder_is_an_os_error(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_gone_is_an_os_error_and_not_an_absent_key(store: FileStore, path: Path) -> None:
     store.put("k", 1)
-    for file in path.iterdir():
-        file.unlink()
-    path.rmdir()
+    shutil.rmtree(path)
     uses: list[Callable[[], object]] = [lambda: store.get("k"), lambda: store.put("k", 2), store.list, store.changes]
     for use in uses:
         with pytest.raises(FileNotFoundError):
@@ -237,7 +274,8 @@ def test_of_several_accepted_writes_to_one_key_the_last_one_counts(store: FileSt
 
 
 def test_a_folder_in_the_place_of_a_record_keeps_the_whole_batch_out(store: FileStore, path: Path) -> None:
-    (path / "k.record").mkdir()
+    (path / shard_of("k")).mkdir()
+    (path / place_of("k")).mkdir()
     writes: list[Callable[[], object]] = [
         lambda: store.put_many({"a": 1, "k": 2}), lambda: store.put("k", 2), lambda: store.delete_many(["k", "a"]),
     ]  # fmt: skip

@@ -27,14 +27,11 @@ WRITES = {
     "sqlite-process": {("EIO", "read")},
 }
 DEFECTS = {
-    ("writes", "file", "once"): "a stat that fails counts as: there is no such file",
     ("writes", "file", "broken"): "when the sync of a folder fails and the disk stays broken, the undoing fails too",
     ("threads", "file", "broken"): "as above",
     ("histories", "file", "many"): "as above",
-    ("checks", "file", "once"): "what cannot be read is called corrupt",
-    ("checks", "file", "broken"): "as above",
 }
-"""What the stores do wrong today. Each entry is a test that fails; it has to go with the defect."""
+"""What no store of plain files can do, and the error says so in a note. An entry has to go when one can."""
 
 
 def cases(test: str, kinds: Sequence[str] = KINDS, variants: Sequence[str] = MODES) -> list[ParameterSet]:

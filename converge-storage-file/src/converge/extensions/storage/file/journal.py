@@ -2,10 +2,12 @@
 
 It is a hint. An entry is written *before* the record that it announces and is not flushed, so it may tell of a write
 that never happened; the record decides. A torn end is of such a write, and is cut off. When more than that is lost,
-which the counter of the store tells, the store begins a new journal, and cursors of before expire.
+which the counters of the store tell, the store begins a new journal, and cursors of before expire.
 
-The file is a header (mark, CRC-32, floor) and then entries of CRC-32, length of the key, version and key, of the
-versions floor + 1, floor + 2, … without a gap. All numbers are little-endian.
+The file is a header (mark, CRC-32 of the floor, floor, finished) and then entries of CRC-32, length of the key,
+version and key, of the versions floor + 1, floor + 2, … without a gap. All numbers are little-endian. `finished` is
+the newest version whose write is durable, for the processes of now: when it is not that of the newest entry, its writer
+failed or was killed. A power cut may take it as it likes, because after one every process begins by settling.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import os
 import struct
 import weakref
 from array import array
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from zlib import crc32
 
@@ -23,10 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-__all__ = ["Journal", "JournalDamaged", "blank"]
+__all__ = ["Journal", "JournalDamaged", "blank", "newest_in"]
 
 _MARK = b"cvjournl"
-_HEADER = struct.Struct("<8sIQ")
+_HEADER = struct.Struct("<8sIQQ")
+_FINISHED_AT = 20
 _FLOOR = struct.Struct("<Q")
 _ENTRY = struct.Struct("<IHQ")
 _COVERED = 4  # the checksum of an entry is over all that follows it
@@ -38,7 +42,16 @@ class JournalDamaged(ValueError):
 
 def blank(floor: int) -> bytes:
     """The content of a journal that begins after version `floor`."""
-    return _HEADER.pack(_MARK, crc32(_FLOOR.pack(floor)), floor)
+    return _HEADER.pack(_MARK, crc32(_FLOOR.pack(floor)), floor, 0)
+
+
+def newest_in(data: bytes) -> int:
+    """The newest version that the content `data` of a journal tells of before a torn end; `JournalDamaged` if none."""
+    newest = _floor_of(data)
+    with suppress(JournalDamaged):
+        for _ in _entries(data[_HEADER.size :], newest + 1):
+            newest += 1
+    return newest
 
 
 class Journal:
@@ -48,18 +61,13 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        self._path = str(path)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         self.close = weakref.finalize(self, os.close, self._descriptor)
         self._inode = os.fstat(self._descriptor).st_ino  # not used again while the descriptor is open
-        header = os.pread(self._descriptor, _HEADER.size, 0)
-        if len(header) < _HEADER.size:
-            raise JournalDamaged("no header")
-        floor: int
-        mark, crc, floor = _HEADER.unpack(header)
-        if mark != _MARK or crc32(_FLOOR.pack(floor)) != crc:
-            raise JournalDamaged("a damaged header")
-        self.floor = floor
+        self.floor = _floor_of(os.pread(self._descriptor, _HEADER.size, 0))
+        self.newest = self.floor
+        """The newest version that has an entry, or the floor."""
         self._starts = array("Q")  # where each entry begins
         self._end = _HEADER.size
         self.seen: tuple[int, int, int]
@@ -69,35 +77,36 @@ class Journal:
         except JournalDamaged:
             os.ftruncate(self._descriptor, self._end)
 
-    @property
-    def newest(self) -> int:
-        """The newest version that has an entry, or the floor."""
-        return self.floor + len(self._starts)
-
     def __len__(self) -> int:
         return len(self._starts)
 
-    def catch_up(self) -> None:
-        """Read what was appended since; `JournalDamaged` or `FileNotFoundError` when this is no longer the journal.
+    def catch_up(self) -> list[tuple[int, str]]:
+        """Read what was appended since, as `since` has it.
 
-        Whole entries before a damage have been read then.
+        `JournalDamaged` or `FileNotFoundError` when this is no longer the journal. Whole entries before a damage have
+        been read then.
         """
-        found = self._path.stat()
+        found = os.stat(self._path)  # noqa: PTH116  # a Path costs more than the call, which each write makes
         if found.st_ino != self._inode or found.st_size < self._end:
             raise JournalDamaged("another file")
+        news: list[tuple[int, str]] = []
         if found.st_size > self._end:
             data = os.pread(self._descriptor, found.st_size - self._end, self._end)
             begin = self._end
             try:
-                for start, end, _ in _entries(data, self.newest + 1):
+                for start, end, key in _entries(data, self.newest + 1):
                     self._starts.append(begin + start)
                     self._end = begin + end
+                    self.newest += 1
+                    news.append((self.newest, key))
             finally:
                 self._note()
+        return news
 
     def append(self, keys: Sequence[str]) -> None:
         """Announce a write to each key, with the next versions; all of it or nothing."""
         pieces = [_entry(version, key) for version, key in enumerate(keys, self.newest + 1)]
+        os.lseek(self._descriptor, self._end, os.SEEK_SET)
         try:
             write_all(self._descriptor, b"".join(pieces))
         except BaseException:
@@ -106,7 +115,16 @@ class Journal:
         for piece in pieces:
             self._starts.append(self._end)
             self._end += len(piece)
+            self.newest += 1
         self._note()
+
+    def finish(self) -> None:
+        """Note for all processes that the write of the newest entry is durable."""
+        os.pwrite(self._descriptor, _FLOOR.pack(self.newest), _FINISHED_AT)
+
+    def is_finished(self) -> bool:
+        """Whether the write of the newest entry is known to be durable."""
+        return os.pread(self._descriptor, _FLOOR.size, _FINISHED_AT) == _FLOOR.pack(self.newest)
 
     def since(self, version: int) -> Iterator[tuple[int, str]]:
         """(version, key) of each entry after `version`, which is not below the floor."""
@@ -118,21 +136,36 @@ class Journal:
                 yield number, key
 
     def tail(self, entries: int) -> bytes:
-        """The content of a journal with only the newest `entries`, of which there are that many."""
+        """The content of a journal with only the newest `entries`, of which there are that many, and one at least."""
         start = self._starts[-entries]
         return blank(self.newest - entries) + os.pread(self._descriptor, self._end - start, start)
+
+    @property
+    def size(self) -> int:
+        """The bytes of the file up to its last whole entry."""
+        return self._end
 
     def unchanged_at(self, version: int) -> bool:
         """Whether `version` is the newest one of any process; one stat."""
         inode, end, newest = self.seen
         try:
-            found = self._path.stat()
+            found = os.stat(self._path)  # noqa: PTH116  # as in catch_up
         except FileNotFoundError:
             return False
         return found.st_size == end and found.st_ino == inode and newest == version
 
     def _note(self) -> None:
         self.seen = (self._inode, self._end, self.newest)
+
+
+def _floor_of(data: bytes) -> int:
+    if len(data) < _HEADER.size:
+        raise JournalDamaged("no header")
+    floor: int
+    mark, crc, floor, _ = _HEADER.unpack_from(data)
+    if mark != _MARK or crc32(_FLOOR.pack(floor)) != crc:
+        raise JournalDamaged("a damaged header")
+    return floor
 
 
 def _entry(version: int, key: str) -> bytes:

@@ -1,6 +1,7 @@
-"""From a key to a file name and back.
+"""From a key to the place of its file and back.
 
-A name is made of `a-z`, `0-9`, `_`, `-`, `%`, `~` and ends in `.record`: it leaves no folder, and two keys never
+A record lies in one of 256 sub-folders, the shards, named `00` to `ff` by the first byte of the SHA-256 of its key.
+Its name is made of `a-z`, `0-9`, `_`, `-`, `%`, `~` and ends in `.record`: it leaves no folder, and two keys never
 share one, also where the file system folds case or normalises Unicode. Every other file of the store starts with a
 dot, which no such name does.
 """
@@ -8,9 +9,13 @@ dot, which no such name does.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from hashlib import sha256
 
-__all__ = ["file_name", "has_digest", "key_of", "may_start_with"]
+__all__ = ["SHARDS", "file_name", "has_digest", "identify", "key_of", "may_start_with", "place_of", "shard_of"]
+
+SHARDS = frozenset(f"{number:02x}" for number in range(256))
+"""The names that the sub-folders may have."""
 
 _SUFFIX = ".record"
 _LONGEST = 200  # of the part before the suffix; file systems take names of 255 bytes
@@ -26,6 +31,28 @@ def file_name(key: str) -> str:
     if len(stem) > _LONGEST:
         stem = f"{stem[:_KEPT]}~{sha256(key.encode()).hexdigest()}"
     return stem + _SUFFIX
+
+
+def shard_of(key: str) -> str:
+    """The name of the sub-folder in which the record of `key` lies."""
+    return sha256(key.encode()).hexdigest()[:2]
+
+
+@lru_cache(maxsize=1024)
+def place_of(key: str) -> str:
+    """Where the record of `key` lies in the folder of the store: shard, slash, file name."""
+    return f"{shard_of(key)}/{file_name(key)}"
+
+
+def identify(name: str) -> tuple[str, str | None] | None:
+    """The shard in which the record of the file name `name` belongs, and its key unless that is a long one.
+
+    None when it is the name of no record.
+    """
+    if has_digest(name):
+        return name.removesuffix(_SUFFIX).rpartition("~")[2][:2], None
+    key = key_of(name)
+    return None if key is None else (shard_of(key), key)
 
 
 def has_digest(name: str) -> bool:
@@ -47,7 +74,12 @@ def key_of(name: str) -> str | None:
 
 def may_start_with(prefix: str, name: str) -> bool:
     """False when the key of `name` certainly does not start with `prefix`."""
-    return name.startswith(_escaped(prefix)[:_KEPT])
+    return name.startswith(_start(prefix))
+
+
+@lru_cache(maxsize=64)  # a listing asks for each name
+def _start(prefix: str) -> str:
+    return _escaped(prefix)[:_KEPT]
 
 
 def _escaped(text: str) -> str:

@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from attrs import field, frozen
 
-from converge.core.errors import StoreCorruption, VersionConflict
+from converge.core.errors import VersionConflict
 from converge.core.feed import check_cursor
 from converge.core.plain import Plain, pack
 from converge.core.store import DELETED, Change, VersionedStore, Write, check_key
-from converge.extensions.storage.file.folder import Folder, Irregular
+from converge.extensions.storage.file.folder import Folder
 from converge.extensions.storage.file.ledger import Ledger
-from converge.extensions.storage.file.names import file_name, has_digest, key_of, may_start_with
-from converge.extensions.storage.file.record import Record, decode_record
+from converge.extensions.storage.file.names import place_of
+from converge.extensions.storage.file.records import Records
+from converge.extensions.storage.file.upkeep import Upkeep
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from os import PathLike
+
+    from converge.core.errors import StoreError
 
 __all__ = ["FileOptions", "FileStore"]
 
@@ -37,11 +40,18 @@ class FileStore(VersionedStore):
 
     Any number of threads, store objects and processes of one host may use one folder at once. A write that returned
     survives a power cut, if the disk honours a flush. A `changes` cursor stays good for at least `remembered_writes`
-    writes, unless the journal is lost in a power cut. Files that are not the store's are left alone.
+    writes, unless the journal is lost in a power cut. The records lie in up to 256 sub-folders. Files that are not the
+    store's are left alone.
 
     Raises OSError as the system gives it, `StoreCorruption` for a damaged record, `StoreFolderError` (a ValueError)
-    when the list of an unfinished batch is damaged, and plain `StoreError` after `close()` or in a forked child. A
-    write that raised has changed nothing.
+    when an unfinished batch is damaged, and plain `StoreError` after `close()` or in a forked child. A write that
+    raised has changed nothing. With a damaged batch the store still opens, so that `check` and `repair` can be called;
+    a folder with records beside the sub-folders is refused, as a `StoreFolderError`.
+
+    `check` reads all records, and holds the lock of the folder only while it lists them. `repair` moves what is damaged
+    into the sub-folder `.damaged`, under names of its own, one error after the other: stop, and the rest stays as it
+    is. A record that goes appears in `changes` as a deletion; where its key is lost, all cursors expire. `compact`
+    removes temporary files, sub-folders without records, and what the journal need not remember.
     """
 
     blocking = True
@@ -53,7 +63,9 @@ class FileStore(VersionedStore):
         if not str(base_path):
             raise ValueError("an empty path names no folder; give the path of one")
         self._folder = Folder(Path(base_path))
-        self._ledger = Ledger(self._folder, self.remembered_writes)
+        self._records = Records(self._folder)
+        self._ledger = Ledger(self._folder, self._records, self.remembered_writes)
+        self._upkeep = Upkeep(self._folder, self._ledger, self._records)
 
     @classmethod
     def from_options(cls, options: FileOptions) -> Self:
@@ -75,27 +87,26 @@ class FileStore(VersionedStore):
 
     def list(self, prefix: str = "") -> builtins.list[str]:
         with self._ledger.locked():  # a folder that changes while it is listed may leave out what is always there
-            names = self._folder.names()
-        keys = [self._key_of(name) for name in names if may_start_with(prefix, name)]
-        return sorted(key for key in keys if key is not None and key.startswith(prefix))
+            names = self._folder.names_by_shard()
+        return sorted(self._records.keys(names, prefix))
 
     def put_if_absent(self, key: str, value: Plain) -> bool:
         packed = pack(value)
-        name = file_name(check_key(key))
+        place = place_of(check_key(key))
         with self._ledger.locked():
-            if self._folder.exists(name):
+            if self._folder.exists(place):
                 return False
             self._ledger.commit([(key, packed)])
         return True
 
     def get_versioned(self, key: str) -> tuple[Plain, int] | None:
-        name = file_name(check_key(key))
+        check_key(key)
         self._ledger.complete_batch()
-        record = self._read(key, name)
+        record = self._records.get(key)
         if record is None:
             self._ledger.require_present()
             return None
-        return self._value(record), record.version
+        return self._records.value(record), record.version
 
     def compare_and_set(self, key: str, value: Plain, expected: int) -> int:
         packed = pack(value)
@@ -131,7 +142,7 @@ class FileStore(VersionedStore):
     def delete_many(self, keys: Iterable[str]) -> None:
         checked = dict.fromkeys(check_key(key) for key in keys)
         with self._ledger.locked():
-            present = [key for key in checked if self._folder.exists(file_name(key))]
+            present = [key for key in checked if self._folder.exists(place_of(key))]
             if present:
                 self._ledger.commit([(key, None) for key in present])
 
@@ -157,6 +168,15 @@ class FileStore(VersionedStore):
         self._folder.require_usable()
         return not self._ledger.journal.unchanged_at(cursor)
 
+    def check(self) -> Iterator[StoreError]:
+        return self._upkeep.check()
+
+    def repair(self) -> Iterator[StoreError]:
+        return self._upkeep.repair()
+
+    def compact(self) -> int:
+        return self._upkeep.compact()
+
     def close(self) -> None:
         if self._folder.close():
             self._ledger.close()
@@ -167,35 +187,11 @@ class FileStore(VersionedStore):
                 self._ledger.commit(writes)
 
     def _change(self, key: str, announced: int) -> Change:
-        record = self._read(key, file_name(key))
-        return Change(key, DELETED, announced) if record is None else Change(key, self._value(record), record.version)
+        record = self._records.get(key)
+        if record is None:
+            return Change(key, DELETED, announced)
+        return Change(key, self._records.value(record), record.version)
 
     def _version_of(self, key: str) -> int:
-        record = self._read(key, file_name(key))
+        record = self._records.get(key)
         return 0 if record is None else record.version
-
-    def _key_of(self, name: str) -> str | None:
-        """The key of the file `name`, None when the file is not a record or has just been removed."""
-        if not has_digest(name):
-            return key_of(name)
-        record = self._read(None, name)
-        return None if record is None else record.key
-
-    def _read(self, key: str | None, name: str) -> Record | None:
-        """The record in the file `name`, which has to be that of `key` if that is known."""
-        try:
-            data = self._folder.read(name)
-            if data is None:
-                return None
-            record = decode_record(data)
-            if file_name(record.key) != name or (key is not None and record.key != key):
-                raise ValueError(f"it is the record of {record.key!r}")
-        except (Irregular, ValueError) as error:
-            raise StoreCorruption(key or name, self._folder.place(name), str(error)) from error
-        return record
-
-    def _value(self, record: Record) -> Plain:
-        try:
-            return record.value
-        except ValueError as error:
-            raise StoreCorruption(record.key, self._folder.place(file_name(record.key)), str(error)) from error
