@@ -28,6 +28,7 @@ docs: $(VENV)/developing  ## build the documentation into docs/_build
 	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build
 
 bench: $(VENV)/developing  ## run the benchmarks
+	$(BIN)/python -m pip install --quiet --group bench
 	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
 
 build: $(VENV)/developing  ## build every distribution into dist/
