@@ -2,8 +2,8 @@
 
 Run: `python benchmarks/tasks.py [--dir FOLDER] [--rounds N] [--only WORD] [--large N]`. Needs huey, which
 `make bench` installs. FOLDER (default: the current one) has to be on a real disk; everything is made in a folder of its
-own there and removed. Sides of a comparison run in turn, round by round; figures are medians over the rounds, in microseconds a task.
-Exit code 1 when a bar is missed.
+own there and removed. Sides of a comparison run in turn, round by round; figures are medians over the rounds, in
+microseconds a task. Exit code 1 when a bar is missed.
 
 - One task after the other, submitted, claimed and reported: three durable commits. The bare side does the same with
   INSERT, UPDATE … RETURNING and UPDATE at the same `synchronous`, without identities, leases, epochs or history; huey
@@ -150,7 +150,7 @@ def huey_loop(path: Path, durability: str) -> Callable[[int], None]:
     if durability != "power":
         huey.storage.conn.execute("pragma synchronous=1")
 
-    @huey.task()
+    @huey.task()  # type: ignore[untyped-decorator]  # huey ships no types
     def job(inputs: dict[str, str]) -> dict[str, int]:
         return {"sum": 3}
 
@@ -167,7 +167,7 @@ def huey_loop(path: Path, durability: str) -> Callable[[int], None]:
 
 def cycles(folder: Path, rounds: int) -> Iterator[Figure]:
     for durability in ("power", "process"):
-        with SQLiteStore(folder / f"{durability}.db", durability) as store:  # type: ignore[arg-type]  # one of the two
+        with opened(durability, folder / f"{durability}.db") as store:
             ours = Tasks(store)
             bare, huey = (
                 bare_loop(folder / f"bare-{durability}", durability),

@@ -9,7 +9,7 @@ import pytest
 from converge.core.plain import pack
 from converge.core.store import Change
 from converge.extensions.storage.memory import MemoryStore
-from converge.testing.replica import Replica
+from converge.testing.store.replica import Replica
 
 if TYPE_CHECKING:
     import builtins

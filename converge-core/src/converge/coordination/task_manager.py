@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from converge.core.store import Store
     from converge.core.topic import Topic
 
-__all__ = ["Claim", "TaskEvent", "TaskManager"]
+__all__ = ["Claim", "TaskManager"]
 
 _log = logging.getLogger(__name__)
 

@@ -11,12 +11,10 @@ A store whose content ends with the object gives `store` instead and declares `d
 import pytest
 
 _PARTS = (
-    "care", "children", "crashes", "declarations", "feed", "fixtures", "life", "model", "processes", "threads",
-    "values", "versions",
+    "care", "children", "crashes", "declarations", "feed", "fixtures", "life", "model", "processes", "replica",
+    "threads", "values", "versions",
 )  # fmt: skip
-pytest.register_assert_rewrite(  # so that a failure shows its values
-    "converge.testing.replica", *(f"{__name__}.{part}" for part in _PARTS)
-)
+pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))  # so that a failure shows its values
 
 from converge.testing.store.care import CareContract  # noqa: E402  # the rewriting has to come first
 from converge.testing.store.crashes import CrashContract  # noqa: E402  # as above

@@ -13,7 +13,7 @@ import pytest
 
 from converge.core.plain import unpack
 from converge.core.store import DELETED, Store, VersionedStore
-from converge.testing.replica import Replica
+from converge.testing.store.replica import Replica
 from converge.testing.store.children import Call
 from converge.testing.store.fixtures import StoreFixtures, version_of
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from converge.core.errors import VersionConflict
 from converge.core.plain import pack
 from converge.core.store import Store, VersionedStore, Write
-from converge.testing.replica import Replica
+from converge.testing.store.replica import Replica
 from converge.testing.store.fixtures import StoreFixtures, in_threads
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from converge.core.errors import StoreError, VersionConflict
 from converge.core.plain import unpack
 from converge.core.store import Store, VersionedStore, Write
-from converge.testing.replica import Replica
+from converge.testing.store.replica import Replica
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BATCH", "DAMAGED", "JOURNAL", "Ledger", "read_batch", "temporaries"]
 
-JOURNAL, BATCH, DAMAGED = ".journal", ".batch", ".damaged"
+JOURNAL = ".journal"
+BATCH = ".batch"
+DAMAGED = ".damaged"
 _NEW = ".new-"
 _OPEN_AT_ONCE = 50
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SCHEMA",
     "SCHEMA_VERSION",
+    "TOUCH",
     "connect",
     "make_folder",
     "open_lock_file",
