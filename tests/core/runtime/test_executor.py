@@ -12,15 +12,20 @@ from converge.coordination.pool_manager import PoolManager
 from converge.coordination.task_manager import Claim, TaskManager
 from converge.core.agent import Outcome
 from converge.core.decisions import (
+    AcceptProposal,
     ClaimTask,
     CreatePool,
     Decision,
+    Delegate,
     InvokeTool,
     JoinPool,
     LeavePool,
     Propose,
+    RejectProposal,
     ReportTask,
+    RevokeDelegation,
     SendMessage,
+    SubmitBid,
     SubmitTask,
     Vote,
 )
@@ -104,7 +109,12 @@ async def test_what_is_no_decision_is_refused_and_the_rest_is_done(garbage: Any)
 @pytest.mark.parametrize(
     ("decision", "reason"),
     [
-        (Propose("s", 1), "nothing here carries out Propose; give the executor a handler in custom_handlers"),
+        (SubmitBid("x", 1), "this executor has no auction 'x'; give it in bidding_protocols"),
+        (Propose("s", 1), "this executor has no negotiations; give it a negotiation_protocol"),
+        (AcceptProposal("s"), "this executor has no negotiations; give it a negotiation_protocol"),
+        (RejectProposal("s"), "this executor has no negotiations; give it a negotiation_protocol"),
+        (Delegate("b", ["x"]), "this executor has no delegations; give it a delegation_protocol"),
+        (RevokeDelegation("d"), "this executor has no delegations; give it a delegation_protocol"),
         (Shout("x"), "nothing here carries out Shout; give the executor a handler in custom_handlers"),
         (ClaimTask("t"), "this executor has no task manager"),
         (JoinPool("p"), "this executor has no pool manager"),

@@ -106,10 +106,10 @@ async def test_starting_a_running_one_is_refused_and_changes_nothing(world: Worl
 @pytest.mark.parametrize("fails", ["transport", "on_start", "exit", "registering", "taking over"])
 async def test_a_start_that_fails_leaves_nothing_behind_and_can_be_repeated(world: World, fails: str) -> None:
     class Discovery(DiscoveryService):
-        def register(self, descriptor: Any) -> None:
+        def register(self, descriptor: Any, *, ttl_sec: float | None = None) -> None:
             if fails == "registering":
                 raise OSError("no register")
-            super().register(descriptor)
+            super().register(descriptor, ttl_sec=ttl_sec)
 
     class Manager(TaskManager):
         def take_over(self, agent_id: str) -> Any:

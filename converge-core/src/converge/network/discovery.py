@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen, validators
 
 from converge.core.capability import Capability, as_capabilities, capability_names
+from converge.core.clock import Clock, SystemClock
+from converge.core.ed25519 import fingerprint_of
 from converge.core.errors import IdentityError
-from converge.core.follower import Follower
 from converge.core.identity import Identity
 from converge.core.pool import check_threshold
-from converge.core.store import DELETED, Store, versioned
 from converge.core.topic import Topic
+from converge.core.trust import GivesTrust, reaches
+from converge.network.discovery_index import ways
+from converge.network.discovery_lease import DEFAULT_TTL_SEC, Lease, check_ttl
+from converge.network.discovery_record import Proof, check_size, read_record, sign_record
+from converge.network.discovery_registrar import Registrar
+from converge.network.discovery_store import LocalRecords, Records, StoredRecords
+from converge.network.discovery_view import DescriptorView, Entry
+from converge.network.errors import DescriptorRefused
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Iterable
 
+    from converge.core.plain import Plain
     from converge.core.plain_json import Json
-    from converge.policy.trust import TrustModel
+    from converge.core.store import Store
 
-__all__ = ["AgentDescriptor", "DiscoveryQuery", "DiscoveryService"]
+__all__ = ["AgentDescriptor", "DiscoveryQuery", "DiscoveryService", "SignedDescriptor"]
 
-_PREFIX = "agent:"
 _log = logging.getLogger(__name__)
 
 
@@ -114,46 +123,227 @@ class DiscoveryQuery:
         return not self.topics or any(mine.matches(theirs) for mine in self.topics for theirs in descriptor.topics)
 
 
+@frozen
+class SignedDescriptor:
+    """A descriptor and the lease it asks for, under the signature of its agent.
+
+    Made by `sign`, or by `from_plain` out of what somebody else sent. `signer` is there in what `sign` made, so that a
+    discovery service can sign again to renew it.
+    """
+
+    descriptor: AgentDescriptor
+    lease: Lease
+    proof: Proof = field(repr=False)
+    signer: Identity | None = field(default=None, eq=False, repr=False)
+
+    @property
+    def id(self) -> str:
+        """Of which agent it is."""
+        return self.descriptor.id
+
+    @classmethod
+    def sign(
+        cls,
+        descriptor: AgentDescriptor,
+        identity: Identity,
+        ttl_sec: float = DEFAULT_TTL_SEC,
+        *,
+        issued_at: float | None = None,
+    ) -> SignedDescriptor:
+        """`descriptor`, signed by its own agent, for `ttl_sec` seconds from `issued_at` (Unix seconds, default now).
+
+        Raises `IdentityError` when the identity is not that agent, `SigningError` when it has no private key, and
+        `DescriptorRefused` (ValueError) when the descriptor is too large.
+        """
+        lease = Lease.begin(time.time() if issued_at is None else issued_at, ttl_sec)
+        return cls(descriptor, lease, _signed(descriptor, lease, identity), identity)
+
+    def to_plain(self) -> dict[str, Plain]:
+        """What is stored, and what can be sent: plain data, of bytes."""
+        return self.proof.to_plain()
+
+    @classmethod
+    def from_plain(cls, value: object) -> SignedDescriptor:
+        """What `to_plain` gave `value` of, verified; `DescriptorRefused` (ValueError) for whatever is wrong with it."""
+        key = value.get("public_key") if isinstance(value, dict) else None
+        agent_id = fingerprint_of(key) if isinstance(key, bytes) else "an unknown agent"
+        try:
+            record = read_record(agent_id, value)
+            descriptor = AgentDescriptor.from_dict(record.fields)
+        except ValueError as error:
+            raise DescriptorRefused(agent_id, str(error)) from None
+        if record.proof is None or record.lease is None or descriptor.id != agent_id:
+            raise DescriptorRefused(agent_id, "it is not signed by the agent that it describes")
+        return cls(descriptor, record.lease, record.proof)
+
+
+def _signed(descriptor: AgentDescriptor, lease: Lease, identity: Identity) -> Proof:
+    if identity.fingerprint != descriptor.id:
+        raise IdentityError(
+            f"the descriptor of {descriptor.id} cannot be signed by {identity.fingerprint}: it belongs to another agent"
+        )
+    return sign_record(_fields(descriptor), lease, identity)
+
+
+def _fields(descriptor: AgentDescriptor) -> dict[str, Json]:
+    """What is stored of a descriptor that may be: its key is its own and it is not too large."""
+    descriptor.check_key()
+    fields = descriptor.to_dict()
+    try:
+        check_size(fields)
+    except ValueError as error:
+        raise DescriptorRefused(descriptor.id, f"{error}; tell less, and let agents ask for the rest") from None
+    return fields
+
+
 class DiscoveryService:
     """The agents that registered, in this process or, with a store, in every process that shares it.
 
-    Descriptors in the store are followed by its change feed. One that is malformed or whose key is not its id's is
-    refused and counted in `counters["refused_descriptor"]`, and what was known of that agent stays. A process that was
-    killed leaves its descriptors behind until an agent of the same identity unregisters. `trust_model` is anything
-    with a `get_trust(agent_id)` from 0 to 1. Safe between threads; with a store, calls may block on it.
+    Descriptors in the store are followed by its change feed and indexed by topic and capability; opening a service
+    reads nothing. One that is malformed, too large, forged, or older than one that was there is refused and counted in
+    `counters["refused_descriptor"]`, and what was known of that agent stays.
+
+    A descriptor with a lease is gone when it has not been renewed in time: by the wall clock, or because this process
+    has seen no renewal for as long. With `require_signed` only signed descriptors are taken in, and only its own agent
+    takes one out. `lease_ttl_sec` is the lease that `AgentNetwork` asks for where the service is `leased`: with a store
+    or `require_signed`. Without either, what it holds ends with the process, so no lease is needed.
+
+    `trust_model` is anything with a `get_trust(agent_id)` from 0 to 1. Safe between threads; with a store, calls may
+    block on it.
     """
 
-    def __init__(self, store: Store | None = None, trust_model: TrustModel | None = None) -> None:
-        self._store = None if store is None else versioned(store)
+    def __init__(
+        self,
+        store: Store | None = None,
+        trust_model: GivesTrust | None = None,
+        *,
+        require_signed: bool = False,
+        lease_ttl_sec: float = DEFAULT_TTL_SEC,
+        clock: Clock | None = None,
+    ) -> None:
+        self.require_signed, self.lease_ttl_sec = require_signed, check_ttl(lease_ttl_sec)
+        self.leased = require_signed or store is not None
+        self._local = store is None
         self._trust = trust_model
-        self._agents: dict[str, AgentDescriptor] = {}
-        self._follower = None if self._store is None else Follower(self._store, _PREFIX)
+        self._clock: Clock = SystemClock() if clock is None else clock
+        self._records: Records = LocalRecords() if store is None else StoredRecords(store)
+        self._view = DescriptorView(
+            self._records, AgentDescriptor.from_dict, self._clock, require_signed=require_signed
+        )
+        self._registrar = Registrar(self._records, self._view, self._clock)
         self._lock = threading.RLock()
-        self.counters: Counter[str] = Counter()
 
     @property
     def blocking(self) -> bool:
         """Whether calls may wait for a disk or a network."""
-        return self._store is not None and self._store.blocking
+        return self._records.blocking
 
-    def register(self, descriptor: AgentDescriptor) -> None:
+    @property
+    def counters(self) -> Counter[str]:
+        """What nobody else is told: `refused_descriptor`, and `removal_failures` of expired ones in a query."""
+        return self._view.counters
+
+    # -- taking in and out
+
+    def register(self, descriptor: AgentDescriptor | SignedDescriptor, *, ttl_sec: float | None = None) -> None:
         """Make `descriptor` known, replacing the agent's earlier one.
 
-        Raises `IdentityError` (ValueError), with nothing changed, when its key does not hash to its id, and what the
-        store raises.
-        """
-        descriptor.check_key()
-        with self._lock:  # over both: else a refresh in between could be undone by what is older
-            if self._store is not None:
-                self._store.put(_PREFIX + descriptor.id, descriptor.to_dict())  # type: ignore[arg-type]  # JSON is plain data
-            self._agents[descriptor.id] = descriptor
+        A plain one stays until it is unregistered, or with `ttl_sec` for so many seconds after this or the last
+        `renew`. A signed one has its lease in what is signed; one that `sign` made in this process is signed anew with
+        the time of now, one that came from elsewhere is taken as it is.
 
-    def unregister(self, agent_id: str) -> None:
-        """Forget an agent, whoever registered it; an unknown one is no error."""
+        Raises `IdentityError` (ValueError) when its key does not hash to its id, `DescriptorRefused` (ValueError) when
+        it is too large, forged, over, older than the one in force, or not signed where it has to be: that is with
+        `require_signed`, and while a signed one of the agent is in force. Then, and when the store raises, nothing has
+        changed.
+        """
+        if isinstance(descriptor, SignedDescriptor):
+            if ttl_sec is not None:
+                raise ValueError(
+                    "the lease of a signed descriptor is signed too; give ttl_sec to SignedDescriptor.sign"
+                )
+            self._register_signed(descriptor)
+            return
+        if self.require_signed:
+            raise DescriptorRefused(
+                descriptor.id,
+                "this service takes signed ones only; give it SignedDescriptor.sign(descriptor, identity)",
+            )
+        _fields(descriptor)
+        if ttl_sec is not None:
+            check_ttl(ttl_sec)
+
+        def make(present: Entry[AgentDescriptor] | None) -> Entry[AgentDescriptor]:
+            if present is not None and present.proof is not None:
+                raise DescriptorRefused(
+                    descriptor.id, "it is not signed, and the one in force is; sign it, or wait until that is over"
+                )
+            return self._registrar.plain(descriptor, ttl_sec)
+
         with self._lock:
-            if self._store is not None:
-                self._store.delete(_PREFIX + agent_id)
-            self._agents.pop(agent_id, None)
+            self._registrar.put(descriptor.id, ttl_sec, None, make)
+
+    def _register_signed(self, signed: SignedDescriptor) -> None:
+        signer, given = signed.signer, SignedDescriptor.from_plain(signed.to_plain())
+        if given.id != signed.id:
+            raise DescriptorRefused(signed.id, f"what is signed describes {given.id}")
+        if signer is not None and not _is_owner(signer, given.id):
+            raise DescriptorRefused(given.id, f"{signer.fingerprint} cannot renew it: it belongs to another agent")
+
+        def make(present: Entry[AgentDescriptor] | None) -> Entry[AgentDescriptor]:
+            if signer is not None:
+                return self._registrar.signed(given.descriptor, given.lease.ttl_sec, signer)
+            entry = Entry(given.descriptor, given.lease, given.proof)
+            if self._view.is_over(entry):
+                raise DescriptorRefused(given.id, "its lease is over; ask the agent for a new one")
+            self._view.check_newer(given.id, entry)
+            return entry
+
+        with self._lock:
+            self._registrar.put(given.id, given.lease.ttl_sec, signer, make)
+
+    def renew(self, agent_id: str) -> bool:
+        """Begin the lease of a descriptor that was registered here anew; True also when it has none.
+
+        False when it is not in force any more: it was over before this, it was unregistered, another process has
+        registered the agent since, or it was signed elsewhere. Then register it again if that is still wanted. Raises
+        what the store raises.
+        """
+        return not self.renew_many([agent_id])
+
+    def renew_many(self, agent_ids: Iterable[str]) -> list[str]:
+        """`renew` for each, in one commit where the store can; the ids for which it is False."""
+        with self._lock:
+            return self._registrar.renew(agent_ids)
+
+    def unregister(self, agent_id: str, *, identity: Identity | None = None) -> None:
+        """Forget an agent, whoever registered it; an unknown one is no error.
+
+        With `require_signed` the agent's own `identity`, private key included, has to be given: `DescriptorRefused`
+        (ValueError) without.
+        """
+        if self.require_signed and not _is_owner(identity, agent_id):
+            raise DescriptorRefused(agent_id, "only the agent itself unregisters it here; give its identity")
+        with self._lock:
+            self._registrar.withdraw(agent_id)
+
+    def release_expired(self) -> list[str]:
+        """Read what has changed, and delete the records of those whose lease is over; their ids.
+
+        A renewal at the same moment wins. Queries that refresh do this by the way.
+        """
+        with self._lock:
+            self._view.refresh()
+            return self._view.remove_expired()
+
+    # -- asking
+
+    def get(self, agent_id: str, refresh_from_store: bool = False) -> AgentDescriptor | None:
+        """The descriptor of one agent, or None; `refresh_from_store` as in `query`."""
+        with self._lock:
+            self._look(refresh_from_store)
+            entry = self._view.get(agent_id)
+        return None if entry is None else entry.descriptor
 
     def query(
         self,
@@ -165,60 +355,46 @@ class DiscoveryService:
 
         `refresh_from_store` first reads what other processes registered since the last time. With a trust model and a
         threshold above 0, only agents of at least that trust; when the model fails for one, that one is left out.
-        A candidate whose key is not its id's is left out and counted.
+        A candidate whose key is not its id's is left out and counted. Costs in proportion to the topic or capability
+        that the fewest agents have.
         """
-        if refresh_from_store and self._follower is not None:
-            self._refresh(self._follower)
-        if candidates is None:
-            with self._lock:
-                candidates = list(self._agents.values())
-        else:
-            candidates = [candidate for candidate in candidates if self._is_authentic(candidate)]
-        found = [descriptor for descriptor in candidates if query.matches(descriptor)]
+        with self._lock:
+            self._look(refresh_from_store)
+            found = (
+                self._view.index.find_any(ways(query.topics, query.capabilities), _id_of) if candidates is None else []
+            )
+        if candidates is not None:
+            fitting = [one for one in candidates if self._is_authentic(one) and query.matches(one)]
+            found = sorted(fitting, key=_id_of)
         if self._trust is not None and query.trust_threshold > 0:
             trust, threshold = self._trust, query.trust_threshold
-            found = [descriptor for descriptor in found if _is_trusted(trust, descriptor.id, threshold)]
-        return sorted(found, key=lambda descriptor: descriptor.id)
+            found = [descriptor for descriptor in found if reaches(trust, descriptor.id, threshold)]
+        return found
 
-    def _refresh(self, follower: Follower) -> None:
-        with self._lock:
-            emptied, changes = follower.poll()
-            if emptied:
-                self._agents.clear()
-            for key, value, _version in changes:
-                agent_id = key.removeprefix(_PREFIX)
-                if value is DELETED:
-                    self._agents.pop(agent_id, None)
-                else:
-                    self._take(agent_id, value)
-
-    def _take(self, agent_id: str, value: object) -> None:
+    def _look(self, refresh_from_store: bool) -> None:
+        if not refresh_from_store and not self._local:
+            self._view.expire()
+            return
+        self._view.refresh()
         try:
-            descriptor = AgentDescriptor.from_dict(value)  # type: ignore[arg-type]  # stored data: it checks
-            if descriptor.id != agent_id:
-                raise IdentityError(f"it describes {descriptor.id}")
-        except ValueError as error:
-            self._refuse(agent_id, error)
-        else:
-            self._agents[agent_id] = descriptor
+            self._view.remove_expired()
+        except Exception:  # noqa: BLE001  # a store that can be read and not written still answers
+            self.counters["removal_failures"] += 1
+            _log.exception("could not remove expired descriptors; the next refresh tries again")
 
     def _is_authentic(self, descriptor: AgentDescriptor) -> bool:
         try:
             descriptor.check_key()
         except IdentityError as error:
-            self._refuse(descriptor.id, error)
+            with self._lock:
+                self._view.refuse(descriptor.id, error)
             return False
         return True
 
-    def _refuse(self, agent_id: str, error: ValueError) -> None:
-        self.counters["refused_descriptor"] += 1
-        _log.warning("the descriptor of %r is refused: %r", agent_id, str(error))
+
+def _is_owner(identity: Identity | None, agent_id: str) -> bool:
+    return identity is not None and identity.fingerprint == agent_id and identity.private_key is not None
 
 
-def _is_trusted(model: TrustModel, agent_id: str, threshold: float) -> bool:
-    try:
-        trust: object = model.get_trust(agent_id)
-    except Exception:  # noqa: BLE001  # whatever a trust model raises is a denial
-        _log.exception("%r is not trusted: the trust model failed", agent_id)
-        return False
-    return isinstance(trust, int | float) and not isinstance(trust, bool) and threshold <= trust <= 1
+def _id_of(descriptor: AgentDescriptor) -> str:
+    return descriptor.id

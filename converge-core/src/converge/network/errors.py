@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from converge.core.errors import ConvergeError
 
-__all__ = ["TransportClosed", "Undeliverable"]
+__all__ = ["DescriptorRefused", "TransportClosed", "Undeliverable"]
+
+
+class DescriptorRefused(ConvergeError, ValueError):
+    """A descriptor cannot be taken in, or taken out, as it was asked. Attributes: `agent_id` and `reason`."""
+
+    def __init__(self, agent_id: str, reason: str) -> None:
+        super().__init__(f"the descriptor of {agent_id[:80]!r} is refused: {reason}")
+        self.agent_id, self.reason = agent_id, reason
+
+    def __reduce__(self) -> tuple[type[DescriptorRefused], tuple[str, str]]:
+        return type(self), (self.agent_id, self.reason)
 
 
 class Undeliverable(ConvergeError, ConnectionError):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from converge.core.errors import SigningError
-from converge.network.discovery import AgentDescriptor, DiscoveryQuery, DiscoveryService
+from converge.network.discovery import AgentDescriptor, DiscoveryQuery, DiscoveryService, SignedDescriptor
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from converge.core.agent import Agent
     from converge.core.message import Message
     from converge.network.transport.base import Transport
@@ -30,16 +32,47 @@ class AgentNetwork:
         self.transport = transport
         self.discovery = DiscoveryService() if discovery is None else discovery
         self._agents: dict[str, Agent] = {}
+        self._told: dict[str, AgentDescriptor] = {}
 
     def register_agent(self, agent: Agent, descriptor: AgentDescriptor | None = None) -> None:
-        """Sign for `agent` from now on, and make it discoverable, by what it tells of itself unless one is given."""
-        self.discovery.register(build_descriptor(agent) if descriptor is None else descriptor)
-        self._agents[agent.id] = agent
+        """Sign for `agent` from now on, and make it discoverable, by what it tells of itself unless one is given.
+
+        With a discovery service that is `leased`, the descriptor is signed by the agent, unless it has no private key
+        or the one given is of another agent, and is gone when it is not renewed: see `renew_agents`. Errors as
+        `DiscoveryService.register`.
+        """
+        told = build_descriptor(agent) if descriptor is None else descriptor
+        self._announce(agent, told)
+        self._agents[agent.id], self._told[agent.id] = agent, told
+
+    def _announce(self, agent: Agent, told: AgentDescriptor) -> None:
+        discovery, identity = self.discovery, agent.identity
+        if not discovery.leased:
+            discovery.register(told)
+        elif told.id == identity.fingerprint and identity.private_key is not None:
+            discovery.register(SignedDescriptor.sign(told, identity, discovery.lease_ttl_sec))
+        else:
+            discovery.register(told, ttl_sec=discovery.lease_ttl_sec)
+
+    def renew_agents(self, agent_ids: Iterable[str]) -> None:
+        """Keep agents that are registered here discoverable: to be called more often than `discovery.lease_ttl_sec`.
+
+        One whose lease was over is registered again, unless another process has registered the agent since. Unknown
+        ids are no error; errors as `DiscoveryService.register`.
+        """
+        told = {agent_id: self._told[agent_id].id for agent_id in agent_ids if agent_id in self._told}
+        lost = set(self.discovery.renew_many(told.values())) if self.discovery.leased else set()
+        for agent_id, descriptor_id in told.items():
+            if descriptor_id in lost and self.discovery.get(descriptor_id, refresh_from_store=True) is None:
+                self._announce(self._agents[agent_id], self._told[agent_id])
 
     def unregister_agent(self, agent_id: str) -> None:
         """Undo `register_agent`; an unknown id is no error."""
-        self._agents.pop(agent_id, None)
-        self.discovery.unregister(agent_id)
+        agent, told = self._agents.pop(agent_id, None), self._told.pop(agent_id, None)
+        if not self.discovery.require_signed:
+            self.discovery.unregister(agent_id if told is None else told.id)
+        elif agent is not None:
+            self.discovery.unregister(agent_id, identity=agent.identity)
 
     async def send(self, message: Message) -> Message:
         """Send `message`, signed if it is not yet and its sender is registered here; the message as it was sent.

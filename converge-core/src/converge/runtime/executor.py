@@ -6,11 +6,12 @@ import inspect
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from attrs import frozen
 
 from converge.coordination.ballot import BallotBox
+from converge.coordination.errors import MoveRefused
 from converge.core.agent import Outcome
 from converge.core.decisions import (
     ClaimTask,
@@ -27,9 +28,13 @@ from converge.core.decisions import (
 from converge.core.errors import ConvergeError
 from converge.policy.safety import ActionPolicy, ResourceLimits, validate_safety
 from converge.runtime.calls import contained, described, settled, within
+from converge.runtime.handlers import MoveHandlers
 from converge.runtime.threads import StoreThread, in_own_thread
 
 if TYPE_CHECKING:
+    from converge.coordination.bidding import BiddingProtocol
+    from converge.coordination.delegation import DelegationProtocol
+    from converge.coordination.negotiation import NegotiationProtocol
     from converge.coordination.pool_manager import PoolManager
     from converge.coordination.task_manager import TaskManager
     from converge.core.plain import Plain
@@ -60,12 +65,16 @@ class Executor(Protocol):
 Handler: TypeAlias = Callable[[Any], object]
 """Takes a decision; what it returns (or what awaiting that gives) becomes the outcome's value."""
 
+_Together: TypeAlias = Callable[["TaskManager", Sequence[Any]], list[Outcome] | None]
+_T = TypeVar("_T")
+
 
 @frozen
 class _Route:
     name: str  # what the action policy is asked for
     handler: Handler
     on_store: bool = False  # may wait for the store: done together with its neighbours in one hop
+    together: _Together | None = None  # carries out several in one commit; None when each has to be judged alone
 
 
 class StandardExecutor:
@@ -76,9 +85,10 @@ class StandardExecutor:
     calls itself); the limits before SubmitTask and ClaimTask. A policy that raises, or answers with anything but True,
     refuses. A task is claimed only if it fits the agent's pools and what `capabilities()` returns (None: not checked).
 
-    `votes_store` is a mapping id → {agent: option} or a store. `custom_handlers` maps decision classes to functions,
-    plain or async, and goes before the built-in ones. A decision that nothing handles, or whose manager is missing, is
-    refused, with the reason.
+    `bidding_protocols` maps auction ids to auctions; ones that are added to it later are found. `votes_store` is a
+    mapping id → {agent: option} or a store. `custom_handlers` maps decision classes to functions, plain or
+    async, and goes before the built-in ones. A decision that nothing handles, or whose manager or protocol is missing,
+    is refused, with the reason, and so is a move that an auction, a negotiation or a delegation does not allow.
 
     Tools: an async one runs on the event loop and is cancelled at `tool_timeout_sec` (None: no limit); any other runs
     in a thread of its own, which Python cannot end, so at the timeout its result is given up and the thread is left
@@ -96,6 +106,9 @@ class StandardExecutor:
         pool_manager: PoolManager | None = None,
         *,
         metrics_collector: MetricsCollector | None = None,
+        bidding_protocols: Mapping[str, BiddingProtocol] | None = None,
+        negotiation_protocol: NegotiationProtocol | None = None,
+        delegation_protocol: DelegationProtocol | None = None,
         votes_store: MutableMapping[str, dict[str, Plain]] | Store | None = None,
         safety_policy: tuple[ResourceLimits | None, ActionPolicy | None] | None = None,
         replay_log: ReplayLog | None = None,
@@ -117,15 +130,18 @@ class StandardExecutor:
         self._tool_allowlist = None if tool_allowlist is None else frozenset(tool_allowlist)
         self._store_thread = store_thread
         self._capabilities = capabilities
-        managers = (task_manager, pool_manager, self._ballots)
-        self._hop = store_thread is not None and any(manager is not None and manager.blocking for manager in managers)
-        routes = {SendMessage: _Route("SendMessage", self._send), InvokeTool: _Route("InvokeTool", self._invoke)}
-        routes |= {kind: _Route(kind.__name__, call, on_store=True) for kind, call in self._on_store_handlers().items()}
-        routes |= {kind: _Route(kind.__name__, call) for kind, call in (custom_handlers or {}).items()}
-        self._routes: dict[type[Decision], _Route] = routes
+        moves = MoveHandlers(agent_id, bidding_protocols, negotiation_protocol, delegation_protocol)
+        self._on_stores = (task_manager, pool_manager, self._ballots, moves)
+        self._routes = self._built_in(moves)
+        self._routes |= {kind: _Route(kind.__name__, call) for kind, call in (custom_handlers or {}).items()}
+        self._task_of: dict[type[Decision], Callable[[Any], Task | None]] = {
+            SubmitTask: lambda decision: decision.task,
+            ClaimTask: lambda decision: self._task_manager().get_task(decision.task_id),
+        }
 
-    def _on_store_handlers(self) -> dict[type[Decision], Handler]:
-        return {
+    def _built_in(self, moves: MoveHandlers) -> dict[type[Decision], _Route]:
+        handlers: dict[type[Decision], Handler] = {SendMessage: self._send, InvokeTool: self._invoke}
+        on_store: dict[type[Decision], Handler] = {
             SubmitTask: self._submit,
             ClaimTask: self._claim,
             ReportTask: self._report,
@@ -133,6 +149,17 @@ class StandardExecutor:
             JoinPool: self._join,
             LeavePool: self._leave,
             Vote: self._vote,
+            **moves.table(),
+        }
+        together: dict[type[Decision], _Together] = {
+            SubmitTask: self._submit_many,
+            ClaimTask: self._claim_many,
+            ReportTask: self._report_many,
+        }
+        routes = {kind: _Route(kind.__name__, call) for kind, call in handlers.items()}
+        return routes | {
+            kind: _Route(kind.__name__, call, on_store=True, together=together.get(kind))
+            for kind, call in on_store.items()
         }
 
     async def execute(self, decisions: Iterable[Decision]) -> list[Outcome]:
@@ -141,7 +168,7 @@ class StandardExecutor:
         for on_store, group in groupby(decisions, key=lambda decision: self._route(decision).on_store):
             if not on_store:
                 outcomes += [await self._one(decision) for decision in group]
-            elif self._hop and self._store_thread is not None:
+            elif self._store_thread is not None and self._may_block():
                 outcomes += await self._store_thread.run(self._on_store, list(group))
             else:
                 outcomes += self._on_store(list(group))
@@ -149,11 +176,12 @@ class StandardExecutor:
             self._note(outcome)
         return outcomes
 
+    def _may_block(self) -> bool:
+        return any(manager is not None and manager.blocking for manager in self._on_stores)
+
     def _route(self, decision: object) -> _Route:
-        for kind in type(decision).__mro__:
-            if (route := self._routes.get(kind)) is not None:
-                return route
-        return _Route(type(decision).__name__, _no_handler)
+        route = _nearest(self._routes, decision)
+        return _Route(type(decision).__name__, _no_handler) if route is None else route
 
     def _on_store(self, decisions: Sequence[Decision]) -> list[Outcome]:
         outcomes: list[Outcome] = []
@@ -164,18 +192,13 @@ class StandardExecutor:
 
     def _together(self, kind: type[Decision], run: Sequence[Any]) -> list[Outcome] | None:
         """Carry out neighbours of one kind in one commit; None when each has to be judged alone."""
-        together: dict[type[Decision], Callable[[TaskManager, Sequence[Any]], list[Outcome] | None]] = {
-            SubmitTask: self._submit_many,
-            ClaimTask: self._claim_many,
-            ReportTask: self._report_many,
-        }
-        handler = together.get(kind)
-        if handler is None or self._tasks is None or len(run) == 1:
+        route = self._routes.get(kind)
+        if route is None or route.together is None or self._tasks is None or len(run) == 1:
             return None
         try:
             if any(self._refusal(decision) is not None for decision in run):
                 return None
-            return handler(self._tasks, run)
+            return route.together(self._tasks, run)
         except Exception as error:  # noqa: BLE001  # each one's own outcome will tell
             _log.debug("%s: %d %s together failed: %s", self.agent_id, len(run), kind.__name__, described(error))
             return None
@@ -216,11 +239,10 @@ class StandardExecutor:
             return f"the safety policy failed: {described(error)}"
 
     def _over_limits(self, decision: Decision) -> str | None:
-        if self._limits is None or not isinstance(decision, (SubmitTask, ClaimTask)):
+        task_of = None if self._limits is None else _nearest(self._task_of, decision)
+        if self._limits is None or task_of is None:
             return None
-        task: Task | None = (
-            decision.task if isinstance(decision, SubmitTask) else self._task_manager().get_task(decision.task_id)
-        )
+        task = task_of(decision)
         constraints = {} if task is None else task.constraints
         cpu, memory = constraints.get("cpu", 0), constraints.get("memory_mb", 0)
         if validate_safety(self._limits, cpu, memory):  # type: ignore[arg-type]  # what is no number is refused by it
@@ -331,6 +353,11 @@ class StandardExecutor:
         return self._pools
 
 
+def _nearest(table: Mapping[type[Decision], _T], decision: object) -> _T | None:
+    """What `table` has for the class of `decision`, or for the nearest of its bases."""
+    return next((table[kind] for kind in type(decision).__mro__ if kind in table), None)
+
+
 def _not_to_be_had(decision: ClaimTask) -> str:
     return (
         f"task {decision.task_id} is not to be had: held, ended, unknown, of another pool, "
@@ -343,6 +370,6 @@ def _no_handler(decision: object) -> object:
 
 
 def _failure(decision: Decision, error: Exception) -> Outcome:
-    if isinstance(error, Refused):
+    if isinstance(error, Refused | MoveRefused):
         return Outcome(decision, "refused", error=str(error))
     return Outcome(decision, "failed", error=described(error))

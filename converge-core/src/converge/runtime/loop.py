@@ -16,11 +16,12 @@ from converge.coordination.ballot import BallotBox
 from converge.core.agent import Agent, AgentState, Outcome
 from converge.core.decisions import ClaimTask, Decision, InvokeTool, JoinPool, ReportTask, SubmitTask
 from converge.core.errors import MessageDecodeError
-from converge.network.network import AgentNetwork, build_descriptor
+from converge.network.network import AgentNetwork
 from converge.runtime.calls import backoff, described, settled, within
 from converge.runtime.context import AgentContext
 from converge.runtime.executor import Executor, StandardExecutor
 from converge.runtime.inbox import Inbox
+from converge.runtime.presence import Presence
 from converge.runtime.scheduler import Scheduler
 from converge.runtime.threads import StoreThread, in_own_thread
 from converge.runtime.watch import TaskWatch
@@ -64,10 +65,10 @@ class AgentRuntime:
     a changed set of tasks; and again, after pauses that grow from 1 to 30 s, while submitting, claiming or reporting a
     task fails, or a store that was away for a moment would leave work undone for good.
 
-    Claims are renewed at a third of their TTL while the agent runs, and given back when it stops. A `decide` that fails
-    (raises, or returns no list) is counted as `converge_decide_failures_total`; its messages are shown again one by
-    one, and one that fails alone is lost, which `converge_messages_failed_total` counts. Failures back off; five in a
-    row put the agent into ERROR, in which it is unhealthy, until one succeeds.
+    Claims, and the lease in discovery, are renewed at a third of their TTL while the agent runs, and given back when it
+    stops. A `decide` that fails (raises, or returns no list) is counted as `converge_decide_failures_total`; its
+    messages are shown again one by one, and one that fails alone is lost, which `converge_messages_failed_total`
+    counts. Failures back off; five in a row put the agent into ERROR, in which it is unhealthy, until one succeeds.
 
     With `identity_registry` only verified messages of the senders in it are taken; without one, unsigned ones too, but
     never a forged one. `claim_ttl_interval_sec` makes this runtime release expired claims, of any agent, at that
@@ -104,7 +105,6 @@ class AgentRuntime:
     ) -> None:
         self.agent, self.transport = agent, transport
         self._pools, self._tasks, self._metrics = pool_manager, task_manager, metrics_collector
-        self._descriptor = agent_descriptor
         self._registry, self._replay_log = identity_registry, replay_log
         self._checkpoints, self._checkpoint_interval = checkpoint_store, checkpoint_interval_sec
         self._inbox = Inbox(**(inbox_kwargs or {})) if inbox is None else inbox
@@ -112,6 +112,7 @@ class AgentRuntime:
         self._health_check, self._ready_check = health_check, ready_check
         self._receive_timeout, self._release_interval = receive_timeout_sec, claim_ttl_interval_sec
         self._network = AgentNetwork(transport, discovery_service)
+        self._presence = Presence(agent, self._network, agent_descriptor, self._on_store)
         self._store_thread = StoreThread()
         kwargs = {
             "metrics_collector": metrics_collector,
@@ -130,7 +131,6 @@ class AgentRuntime:
         self._stopping = asyncio.Event()
         self._claimed = asyncio.Event()
         self._alone: deque[Message] = deque()  # of a batch that failed, to be shown one by one
-        self._registered: AgentDescriptor | None = None
         self._seen: object = None
         self._held: set[tuple[str, int]] = set()
         self._failures = 0
@@ -249,24 +249,12 @@ class AgentRuntime:
             stack.push_async_callback(watch.close)
             stack.push_async_callback(self._guarded, "giving the claims back", self._give_back)
             await self._on_store(self._tasks.take_over, agent.id)
-        stack.push_async_callback(self._guarded, "unregistering", self._unregister)
-        await self._register()  # before on_start, so that what it sends is signed
+        stack.push_async_callback(self._guarded, "unregistering", self._presence.withdraw)
+        await self._presence.announce()  # before on_start, so that what it sends is signed
         agent.state = AgentState.IDLE
         stack.push_async_callback(self._guarded, "on_stop", agent.on_stop)
         await settled(agent.on_start)
-        await self._register()  # on_start may have added topics and capabilities
-
-    async def _register(self) -> None:
-        for topic in self.agent.topics:
-            await self.transport.subscribe(topic)
-        descriptor = build_descriptor(self.agent) if self._descriptor is None else self._descriptor
-        if descriptor != self._registered:
-            await self._on_store(self._network.register_agent, self.agent, descriptor)
-            self._registered = descriptor
-
-    async def _unregister(self) -> None:
-        self._registered = None
-        await self._on_store(self._network.unregister_agent, self.agent.id)
+        await self._presence.announce()  # on_start may have added topics and capabilities
 
     async def _give_back(self) -> None:
         tasks = self._tasks

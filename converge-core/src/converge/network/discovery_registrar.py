@@ -1,0 +1,126 @@
+"""Writing descriptors into their records and keeping them there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from attrs import frozen
+
+from converge.core.identity import Identity
+from converge.core.store import Write
+from converge.network.discovery_lease import Lease
+from converge.network.discovery_record import sign_record
+from converge.network.discovery_view import Described, Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from converge.core.clock import Clock
+    from converge.network.discovery_store import Records
+    from converge.network.discovery_view import DescriptorView
+
+__all__ = ["Registrar"]
+
+_D = TypeVar("_D", bound=Described)
+
+
+@frozen
+class _Mine(Generic[_D]):
+    """What was registered here, and what it takes to renew it."""
+
+    entry: Entry[_D]
+    ttl_sec: float | None
+    signer: Identity | None
+
+
+class Registrar(Generic[_D]):
+    """Every change is one compare-and-set on the record, and then on the view. Not thread-safe: its owner holds a lock.
+
+    The lock is held over both, else a refresh in between could be undone by what is older.
+    """
+
+    def __init__(self, records: Records, view: DescriptorView[_D], clock: Clock) -> None:
+        self._records, self._view, self._clock = records, view, clock
+        self._mine: dict[str, _Mine[_D]] = {}
+
+    def plain(self, descriptor: _D, ttl_sec: float | None) -> Entry[_D]:
+        """An entry that nobody signs, with a lease from now on when there is a duration."""
+        return Entry(descriptor, None if ttl_sec is None else Lease.begin(self._clock.time(), ttl_sec), None)
+
+    def signed(self, descriptor: _D, ttl_sec: float, signer: Identity) -> Entry[_D]:
+        """An entry signed now; with a time after that of any that was there, be the clock set back or not."""
+        lease = Lease.begin(self._clock.time(), ttl_sec, self._view.last_issued(descriptor.id))
+        return Entry(descriptor, lease, sign_record(descriptor.to_dict(), lease, signer))
+
+    def put(
+        self,
+        agent_id: str,
+        ttl_sec: float | None,
+        signer: Identity | None,
+        make: Callable[[Entry[_D] | None], Entry[_D]],
+    ) -> None:
+        """Write what `make` makes of the entry in force (None: there is none), until nobody was faster."""
+        self._view.expire()
+        while True:
+            found = self._records.read(agent_id)
+            expected = 0 if found is None else found[1]
+            if found is None:
+                self._view.forget(agent_id)
+            elif expected != self._view.version_of(agent_id):
+                self._view.take(agent_id, *found)
+                self._view.expire()
+            entry = make(self._view.get(agent_id))
+            (version,) = self._records.write([Write(agent_id, entry.to_plain(), expected)])
+            if version is not None:
+                break
+        self._view.know(agent_id, version, entry)
+        self._mine[agent_id] = _Mine(entry, ttl_sec, signer)
+
+    def withdraw(self, agent_id: str) -> None:
+        """Delete the record, whoever wrote it."""
+        self._mine.pop(agent_id, None)
+        self._records.delete(agent_id)
+        self._view.forget(agent_id)
+
+    def renew(self, agent_ids: Iterable[str]) -> list[str]:
+        """Begin the leases anew, in one commit where the store can; the ids that are not in force as they were put."""
+        lost: list[str] = []
+        moves: dict[str, tuple[Entry[_D], int]] = {}
+        for agent_id in dict.fromkeys(agent_ids):
+            mine = self._mine.get(agent_id)
+            if mine is None or self._view.get(agent_id) != mine.entry or (mine.entry.proof and mine.signer is None):
+                lost.append(agent_id)
+            elif mine.ttl_sec is not None:
+                moves[agent_id] = self._renewed(mine, mine.ttl_sec), self._view.version_of(agent_id)
+        writes = [Write(agent_id, entry.to_plain(), version) for agent_id, (entry, version) in moves.items()]
+        written = self._records.write(writes) if writes else []
+        for (agent_id, (entry, _)), version in zip(moves.items(), written, strict=True):
+            if version is not None:
+                self._renewed_to(agent_id, version, entry)
+            elif not self._renew_contended(agent_id, entry):
+                lost.append(agent_id)
+        return lost
+
+    def _renewed(self, mine: _Mine[_D], ttl_sec: float) -> Entry[_D]:
+        descriptor = mine.entry.descriptor
+        return self.plain(descriptor, ttl_sec) if mine.signer is None else self.signed(descriptor, ttl_sec, mine.signer)
+
+    def _renewed_to(self, agent_id: str, version: int, entry: Entry[_D]) -> None:
+        self._view.know(agent_id, version, entry)
+        mine = self._mine[agent_id]
+        self._mine[agent_id] = _Mine(entry, mine.ttl_sec, mine.signer)
+
+    def _renew_contended(self, agent_id: str, entry: Entry[_D]) -> bool:
+        """Renew where the record is another one than expected: over one that is refused, not over a valid one."""
+        while True:
+            found = self._records.read(agent_id)
+            if found is None:
+                self._view.forget(agent_id)
+                return False
+            self._view.take(agent_id, *found)
+            if self._view.get(agent_id) != self._mine[agent_id].entry:
+                return False
+            (version,) = self._records.write([Write(agent_id, entry.to_plain(), found[1])])
+            if version is not None:
+                self._renewed_to(agent_id, version, entry)
+                return True
