@@ -172,7 +172,24 @@ CONTRACT: dict[str, dict[str, str | None]] = {
         "TaskManager.list_pending_tasks": "self",
         "TaskManager.list_pending_tasks_for_agent": "self, agent_id, pool_ids=None, capabilities=None, topics=None,"
         "limit=None",
+        "TaskManager.renew_claim": "self, agent_id, task_id",
         "Claim": None,
+    },
+    "converge.coordination.bidding": {
+        "AuctionType": None,
+        "BiddingProtocol": "auction_type, store=None",
+        "BiddingProtocol.submit_bid": "self, agent_id, amount, content=None",
+        "BiddingProtocol.resolve": "self",
+    },
+    "converge.coordination.negotiation": {
+        "NegotiationState": None,
+        "NegotiationProtocol": "store=None",
+        "NegotiationProtocol.get_session": "self, session_id",
+    },
+    "converge.coordination.delegation": {
+        "DelegationProtocol": "store=None",
+        "DelegationProtocol.get": "self, delegation_id",
+        "DelegationProtocol.revoke": "self, delegation_id, *, agent_id=None",
     },
     "converge.coordination.consensus": {"Consensus.majority_vote": "votes", "Consensus.plurality_vote": "votes"},
     "converge.coordination.errors": {"ClaimLost": None, "TaskConflict": None},

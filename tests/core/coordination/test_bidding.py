@@ -9,7 +9,7 @@ import pytest
 
 from converge.coordination import auction_record
 from converge.coordination.auction_record import AuctionRecord, AuctionResult, Bid
-from converge.coordination.bidding import AuctionType, BiddingProtocol
+from converge.coordination.bidding import AuctionType, BiddingProtocol, StoredAuctions
 from converge.coordination.errors import AuctionExists, AuctionRefused, ForeignRecord, UnknownAuction
 from converge.extensions.storage.memory import MemoryStore
 
@@ -477,3 +477,15 @@ def test_a_stored_auction_comes_back_as_it_was() -> None:
 
 def test_an_auction_in_memory_does_not_block() -> None:
     assert not BiddingProtocol(FIRST).blocking
+
+
+def test_the_auctions_of_a_store_are_found_by_id_also_those_opened_later() -> None:
+    store = MemoryStore()
+    auctions = StoredAuctions(store)
+    assert (len(auctions), auctions.get("a"), auctions.blocking) == (0, None, False)
+    BiddingProtocol(AuctionType.ENGLISH, store, auction_id="a").submit_bid("x", 3)
+    assert [*auctions] == ["a"]
+    auctions["a"].submit_bid("y", 5)
+    assert auctions["a"].resolve() == "y"
+    with pytest.raises(KeyError):
+        auctions["b"]

@@ -5,6 +5,7 @@ The record under `auction:<id>` holds rules, bids and outcome. A bid, and the en
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Self
 
@@ -13,15 +14,16 @@ from converge.coordination.auction_rules import DUTCH, ENGLISH, FIRST_PRICE, SEC
 from converge.coordination.errors import AuctionExists, AuctionRefused, UnknownAuction
 from converge.coordination.move_records import MoveRecords
 from converge.core.clock import Clock, SystemClock
+from converge.core.store import versioned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from converge.coordination.amounts import Amount
     from converge.core.plain import Plain
     from converge.core.store import Store
 
-__all__ = ["AuctionType", "BiddingProtocol"]
+__all__ = ["AuctionType", "BiddingProtocol", "StoredAuctions"]
 
 _PREFIX = "auction:"
 
@@ -181,3 +183,27 @@ def _records(store: Store | None) -> MoveRecords[AuctionRecord]:
 
 def _unknown(auction_id: str) -> UnknownAuction:
     return UnknownAuction(f"there is no auction {auction_id!r}; open it with its rules first", auction_id)
+
+
+class StoredAuctions(Mapping[str, BiddingProtocol]):
+    """The auctions of a store by their ids, also those that are opened later: `bidding_protocols` of an executor."""
+
+    def __init__(self, store: Store, *, clock: Clock | None = None) -> None:
+        self._store, self._clock = versioned(store), clock
+
+    @property
+    def blocking(self) -> bool:
+        """Whether looking one up may wait for a disk or a network."""
+        return self._store.blocking
+
+    def __getitem__(self, auction_id: str) -> BiddingProtocol:
+        try:
+            return BiddingProtocol.open(self._store, auction_id, clock=self._clock)
+        except UnknownAuction:
+            raise KeyError(auction_id) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return (key.removeprefix(_PREFIX) for key in self._store.list(_PREFIX))
+
+    def __len__(self) -> int:
+        return len(self._store.list(_PREFIX))

@@ -11,7 +11,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
+from converge.coordination.bidding import StoredAuctions
+from converge.coordination.delegation import DelegationProtocol
 from converge.coordination.errors import PoolExists
+from converge.coordination.negotiation import NegotiationProtocol
 from converge.coordination.pool_manager import PoolManager
 from converge.coordination.task_index import TaskProgress
 from converge.coordination.task_manager import TaskManager
@@ -159,7 +162,12 @@ class Application:
             pools,
             tasks,
             discovery_service=discovery,
-            executor_kwargs={"votes_store": store},
+            executor_kwargs={
+                "votes_store": store,
+                "bidding_protocols": StoredAuctions(store),
+                "negotiation_protocol": NegotiationProtocol(store),
+                "delegation_protocol": DelegationProtocol(store),
+            },
             claim_ttl_interval_sec=self._config.run.release_interval_sec if first else None,
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from converge.coordination.bidding import StoredAuctions
 from converge.coordination.errors import MoveRefused
 from converge.core.decisions import (
     AcceptProposal,
@@ -47,7 +48,8 @@ class MoveHandlers:
     @property
     def blocking(self) -> bool:
         """Whether a move may wait for a disk or a network."""
-        protocols = [*self._auctions.values(), self._negotiation, self._delegation]
+        auctions = [self._auctions] if isinstance(self._auctions, StoredAuctions) else self._auctions.values()
+        protocols = [*auctions, self._negotiation, self._delegation]
         return any(protocol is not None and protocol.blocking for protocol in protocols)
 
     def table(self) -> dict[type[Decision], Callable[[Any], object]]:
