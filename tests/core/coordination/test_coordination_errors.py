@@ -12,12 +12,21 @@ EXAMPLES: list[ConvergeError] = [
     errors.TaskConflict("text", "t"),
     errors.UnknownTask("t"),
     errors.ClaimLost("text", "t"),
+    errors.ContractRefused("t", "why"),
     errors.InvalidTransition("text", "t"),
     errors.ForeignRecord("task:t", "it is odd"),
     errors.PoolError("text", "p"),
     errors.PoolExists("text", "p"),
     errors.UnknownPool("p"),
     errors.VoteRefused("v", "a", "why"),
+    errors.MoveRefused("text", "s"),
+    errors.AuctionRefused("text", "a"),
+    errors.AuctionExists("text", "a"),
+    errors.UnknownAuction("text", "a"),
+    errors.NegotiationRefused("text", "s"),
+    errors.UnknownSession("text", "s"),
+    errors.DelegationRefused("text", "d"),
+    errors.UnknownDelegation("text", "d"),
 ]
 
 
