@@ -148,7 +148,7 @@ def sqlite_put(folder: Path, rounds: int, durability: str) -> Iterator[Figure]:
 
 
 def sqlite_callers(folder: Path, rounds: int) -> Iterator[Figure]:
-    operations = 150
+    operations = 500
     flushes = 0
 
     def flushed() -> bool:
@@ -161,7 +161,7 @@ def sqlite_callers(folder: Path, rounds: int) -> Iterator[Figure]:
 
         def work(own: int, start: int) -> None:
             for number in range(start, start + operations):
-                store.put(f"{own}:{key(number)}", value(number))
+                store.put(key(number * CALLERS + own), value(number))
 
         def all_callers(start: int) -> float:
             threads = [threading.Thread(target=work, args=(own, start)) for own in range(CALLERS)]
@@ -175,7 +175,7 @@ def sqlite_callers(folder: Path, rounds: int) -> Iterator[Figure]:
         pairs = []
         for number in range(rounds + 1):
             start = number * operations
-            alone = each(operations * 4, lambda each: store.put(f"a:{key(each)}", value(each)), start)
+            alone = each(operations * 4, lambda each: store.put(key(each), value(each)), start)
             flushes = 0
             pairs.append((all_callers(start), alone))
     many, one = (statistics.median(side) for side in zip(*pairs[1:], strict=True))
