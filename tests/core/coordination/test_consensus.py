@@ -51,7 +51,9 @@ def test_a_mapping_counts_one_vote_an_agent(count: Any) -> None:
 
 
 @pytest.mark.parametrize("count", COUNTS)
-@pytest.mark.parametrize("votes", [None, "aab", {"a"}, 7, ["a", None], [["a"]], {"x": {}}, [math.nan]])
+@pytest.mark.parametrize(
+    "votes", [None, "aab", {"a"}, 7, ["a", None], [{"a"}], {"x": [set()]}, [math.nan], [[math.nan]]]
+)
 def test_malformed_votes_are_refused(count: Any, votes: object) -> None:
     with pytest.raises(ValueError, match="votes"):
         count(votes)

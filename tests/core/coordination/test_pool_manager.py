@@ -11,6 +11,7 @@ from converge.coordination.errors import ForeignRecord, PoolExists, UnknownPool
 from converge.coordination.pool_manager import PoolManager
 from converge.core.pool import Pool
 from converge.core.store import VersionedStore
+from converge.core.task import Task
 from converge.core.topic import Topic
 from converge.extensions.storage.memory import MemoryStore
 from converge.plugins import PluginError, PluginManager
@@ -363,3 +364,136 @@ def test_a_manager_that_was_away_too_long_looks_again() -> None:
         store.put(f"x{number}", 1)
         store.delete(f"x{number}")
     assert pools.get_pools_for_agent("a") == ["q"]
+
+
+def test_what_a_trust_model_has_learnt_survives_a_restart(open_pools: Callable[[], PoolManager]) -> None:
+    given = TrustModel(0.3, {"a": 0.9})
+    open_pools().create_pool({"id": "p", "trust_model": given, "trust_threshold": 0.6})
+    given.update_trust("b", 0.5)
+    given.update_trust("a", -0.6)
+    restarted = open_pools()
+    assert restarted.join_pool("b", "p")
+    assert not restarted.join_pool("a", "p")
+    model = get(restarted).trust_model
+    assert model is not None
+    assert model.record_outcome("a", success=True, weight=20.0)
+    assert given.get_trust("a") > 0.6
+    assert open_pools().join_pool("a", "p")
+
+
+def test_a_model_that_is_given_again_after_a_restart_knows_what_the_pool_knows(
+    open_pools: Callable[[], PoolManager],
+) -> None:
+    spec = {"id": "p", "trust_threshold": 0.6}
+    open_pools().create_pool({**spec, "trust_model": TrustModel()})
+    model = get(open_pools()).trust_model
+    assert model is not None
+    model.update_trust("a", 0.2)
+    again = TrustModel(scores={"evil": 1.0})
+    pools = open_pools()
+    pools.create_pool({**spec, "trust_model": again})
+    assert (again.get_trust("a"), again.get_trust("evil")) == (0.7, 0.5)
+    again.update_trust("b", 0.2)
+    assert pools.join_pool("b", "p")
+    assert not pools.join_pool("evil", "p")
+
+
+def test_pools_that_were_made_with_one_trust_model_share_it_after_a_restart(
+    open_pools: Callable[[], PoolManager],
+) -> None:
+    def create(pools: PoolManager) -> TrustModel:
+        model = TrustModel()
+        for name in ("p", "q"):
+            pools.create_pool({"id": name, "trust_model": model, "trust_threshold": 0.6})
+        return model
+
+    pools = open_pools()
+    create(pools).update_trust("a", 0.2)
+    restarted = open_pools()
+    create(restarted)
+    for name in ("p", "q"):
+        assert restarted.join_pool("a", name)
+
+
+def test_a_model_that_is_kept_in_another_store_makes_no_pool(open_pools: Callable[[], PoolManager]) -> None:
+    pools = open_pools()
+    with pytest.raises(ValueError, match="keeps its scores in another store"):
+        pools.create_pool({"id": "p", "trust_model": TrustModel(store=MemoryStore())})
+    assert pools.get_pool("p") is None
+
+
+def test_without_a_store_a_trust_model_stays_with_who_gave_it() -> None:
+    model, pools = TrustModel(), PoolManager()
+    pools.create_pool({"id": "p", "trust_model": model, "trust_threshold": 0.6})
+    model.update_trust("a", 0.2)
+    assert pools.join_pool("a", "p")
+    assert (model.store, get(pools).trust_model) == (None, model)
+
+
+def test_a_pool_takes_tasks_of_the_types_it_allows_and_still_does_after_a_restart(
+    open_pools: Callable[[], PoolManager],
+) -> None:
+    code, other, none = Task(topic=Topic("code", {"x": 1})), Task(topic=Topic("news")), Task()
+    open_pools().create_pool({"id": "p", "allowed_task_types": ["docs", "code"]})
+    open_pools().create_pool({"id": "all"})
+    open_pools().create_pool({"id": "nothing", "allowed_task_types": []})
+    pools = open_pools()
+    assert [pools.accepts("p", task) for task in (code, other, none)] == [True, False, False]
+    assert [pools.accepts("all", task) for task in (code, other, none)] == [True, True, True]
+    assert [pools.accepts("nothing", task) for task in (code, other, none)] == [False, False, False]
+    with pytest.raises(UnknownPool):
+        pools.accepts("no", code)
+    with pytest.raises(PoolExists, match="another allowed_task_types;"):
+        pools.create_pool({"id": "p"})
+    for mistake in ("code", [""], [1], {"code": 1}):
+        with pytest.raises(ValueError, match="allowed_task_types"):
+            pools.create_pool({"id": "new", "allowed_task_types": mistake})
+
+
+class AtMost(AdmissionPolicy):
+    """Leaves room for three, and takes its time to count."""
+
+    asked = 0
+
+    def can_admit(self, agent_id: str, context: Mapping[str, object]) -> bool:
+        self.asked += 1
+        members = context["members"]
+        assert isinstance(members, frozenset)
+        return len(members) < 3
+
+
+def test_a_policy_that_counts_members_holds_however_many_come_at_once(open_store: Callable[[], VersionedStore]) -> None:
+    pools = PoolManager(open_store())
+    pools.create_pool({"id": "p", "admission_policy": AtMost()})
+    joined = in_threads(*(lambda name=name: pools.join_pool(name, "p") for name in "abcdefghij"))
+    assert joined.count(True) == 3
+    assert len(get(pools).agents) == 3
+
+
+class Once(MemoryStore):
+    """Loses the first race for a pool."""
+
+    raced = False
+
+    def compare_and_set(self, key: str, value: Plain, expected: int) -> int:
+        if key == "pool:p" and expected and not self.raced:
+            self.raced = True
+            PoolManager(self).join_pool("other", "p", token="t")
+        return super().compare_and_set(key, value, expected)
+
+
+def test_a_policy_that_does_not_look_at_members_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    original = TokenAdmission.can_admit
+
+    def counting(self: TokenAdmission, agent_id: str, context: Mapping[str, object]) -> bool:
+        asked.append(agent_id)
+        return original(self, agent_id, context)
+
+    monkeypatch.setattr(TokenAdmission, "can_admit", counting)
+    pools = PoolManager(Once())
+    pools.create_pool({"id": "p", "admission_policy": TokenAdmission("t")})
+    assert pools.join_pool("a", "p", token="t")
+    assert asked == ["a", "other"]
+    assert pools.counters["contended"] == 1
+    assert get(pools).agents == {"a", "other"}

@@ -78,7 +78,7 @@ def test_a_coroutine_is_no_answer(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.text.count("answered with coroutine") == 3
 
 
-@pytest.mark.parametrize("answer", [math.nan, ["x"], {}])
+@pytest.mark.parametrize("answer", [math.nan, [math.nan], {"x": set()}, {"x"}])
 def test_an_option_that_cannot_be_one_settles_nothing(answer: object) -> None:
     assert settles(Answering(lambda: answer), {}) is None
 

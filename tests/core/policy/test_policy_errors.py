@@ -5,9 +5,14 @@ import pickle
 import pytest
 
 from converge.core.errors import ConvergeError
-from converge.policy.errors import PolicyContextError, PolicyError, PolicyOptionError, TrustError
+from converge.policy.errors import PolicyContextError, PolicyError, PolicyOptionError, TrustError, TrustRecordError
 
-ERRORS = [PolicyOptionError("P", "agents", "is wrong"), PolicyContextError("votes", "is wrong"), TrustError("wrong")]
+ERRORS = [
+    PolicyOptionError("P", "agents", "is wrong"),
+    PolicyContextError("votes", "is wrong"),
+    TrustError("wrong"),
+    TrustRecordError("trust:x:a", "wrong"),
+]
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)

@@ -17,14 +17,20 @@ if TYPE_CHECKING:
 __all__ = ["POLICIES", "PoolRecord", "read_spec"]
 
 POLICIES = ("admission_policy", "governance", "trust_model")
-_SPEC_KEYS = ("id", "topics", *POLICIES, "trust_threshold")
-_NOT_COMPARED = ("verifier", "scores")
+_SPEC_KEYS = ("id", "topics", *POLICIES, "trust_threshold", "allowed_task_types")
+_NOT_COMPARED = {
+    "admission_policy": ("verifier",),
+    "trust_model": ("scores", "evidence", "name"),
+}
 _Table = dict[str, Any]
 
 
 @frozen(kw_only=True)
 class PoolRecord:
-    """The settings and the members of a pool. Policies are tables `{"use": name, …options}`, or None."""
+    """The settings and the members of a pool. Policies are tables `{"use": name, …options}`, or None.
+
+    `allowed_task_types` None: tasks of any type.
+    """
 
     id: str
     topics: list[dict[str, Any]] = field(factory=list)
@@ -33,6 +39,7 @@ class PoolRecord:
     admission_policy: _Table | None = None
     governance: _Table | None = None
     trust_model: _Table | None = None
+    allowed_task_types: list[str] | None = None
 
     @classmethod
     def from_plain(cls, data: object) -> PoolRecord:
@@ -48,6 +55,7 @@ class PoolRecord:
         _check_members(record.members)
         for topic in _listed(record.topics, "topics"):
             Topic.from_dict(topic)
+        _check_types(record.allowed_task_types)
         if not all(isinstance(table, dict | None) for table in record.policies.values()):
             raise ValueError("a policy is a table or None")
         return record
@@ -64,10 +72,17 @@ class PoolRecord:
     def differing_settings(self, other: PoolRecord) -> list[str]:
         """The settings in which two pools differ; members are none.
 
-        Left out is what says nothing when it differs: the salted verifier of a token, and scores that were earned.
+        Left out is what says nothing when it differs: the salted verifier of a token, scores that were earned, and
+        the name under which they are kept.
         """
-        names = ("topics", "trust_threshold", *POLICIES)
-        return [name for name in names if not same(_compared(getattr(self, name)), _compared(getattr(other, name)))]
+        names = ("topics", "trust_threshold", "allowed_task_types", *POLICIES)
+        return [name for name in names if not same(self._compared(name), other._compared(name))]
+
+    def _compared(self, name: str) -> Plain:
+        value = getattr(self, name)
+        if not isinstance(value, dict):
+            return value  # type: ignore[no-any-return]  # plain data, as every setting is
+        return {key: item for key, item in value.items() if key not in _NOT_COMPARED.get(name, ())}
 
 
 def read_spec(spec: Mapping[str, Any] | Pool) -> tuple[PoolRecord, dict[str, object]]:
@@ -76,7 +91,7 @@ def read_spec(spec: Mapping[str, Any] | Pool) -> tuple[PoolRecord, dict[str, obj
     A topic is a `Topic`, the dict of one, or its namespace. `ValueError` for a spec that makes no sense.
     """
     if isinstance(spec, Pool):
-        given: dict[str, Any] = {name: getattr(spec, name) for name in (*_SPEC_KEYS, "agents")}
+        given: dict[str, Any] = {name: getattr(spec, name, None) for name in (*_SPEC_KEYS, "agents")}
     else:
         given = dict(spec)
         unknown = sorted(str(key) for key in given if key not in _SPEC_KEYS)
@@ -89,6 +104,7 @@ def read_spec(spec: Mapping[str, Any] | Pool) -> tuple[PoolRecord, dict[str, obj
         topics=[_topic(topic).to_dict() for topic in _listed(given.get("topics") or [], "topics")],
         trust_threshold=_check_threshold(threshold),
         members=_check_members(sorted(given.get("agents") or [])),
+        allowed_task_types=_types(given.get("allowed_task_types")),
     )
     return record, {name: given.get(name) for name in POLICIES}
 
@@ -111,6 +127,19 @@ def _check_members(value: object) -> list[str]:
     return value
 
 
+def _types(value: object) -> list[str] | None:
+    """None: any type. An empty list: none at all."""
+    if value is None:
+        return None
+    return sorted({*_check_types(_listed(value, "allowed_task_types"))})  # type: ignore[misc]  # None was handled
+
+
+def _check_types(value: object) -> list[str] | None:
+    if value is None or (isinstance(value, list) and all(isinstance(each, str) and each for each in value)):
+        return value
+    raise ValueError(f"allowed_task_types are names, non-empty strs, not {value!r}")
+
+
 def _listed(value: object, name: str) -> list[Any]:
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         raise ValueError(f"{name} is a list, not {value!r}")
@@ -121,9 +150,3 @@ def _topic(value: object) -> Topic:
     if isinstance(value, str):
         return Topic(value)
     return value if isinstance(value, Topic) else Topic.from_dict(value)  # type: ignore[arg-type]  # it checks
-
-
-def _compared(value: Any) -> Plain:  # noqa: ANN401  # a setting of any kind
-    if not isinstance(value, dict):
-        return value  # type: ignore[no-any-return]  # plain data, as every setting is
-    return {key: item for key, item in value.items() if key not in _NOT_COMPARED}

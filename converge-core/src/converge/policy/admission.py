@@ -26,9 +26,16 @@ class AdmissionPolicy(ABC):
     fields are the keywords of the constructor, and `to_options()`, and is registered under `converge.admission`.
     """
 
+    depends_on_members: ClassVar[bool] = True
+    """Whether the answer may change with `context["members"]`. If so, it is asked again when others join meanwhile."""
+
     @abstractmethod
     def can_admit(self, agent_id: str, context: Mapping[str, object]) -> bool:
-        """Whether the agent may join. `context` has `pool_id`, and `token` when the agent brought one.
+        """Whether the agent may join.
+
+        `context` has `pool_id`, `members` (a frozenset of the present ones), and `token`, which is None when the
+        agent brought none. An agent joins only if it is admitted to the very members it comes to, so a policy that
+        limits their number holds, however many come at once.
 
         Only True admits. Whatever this raises is a denial, and so is an answer that is not a bool.
         """
@@ -38,6 +45,7 @@ class AdmissionPolicy(ABC):
 class OpenAdmission(AdmissionPolicy):
     """Admits everybody."""
 
+    depends_on_members: ClassVar[bool] = False
     converge_options: ClassVar[type[NoOptions]] = NoOptions
 
     def to_options(self) -> dict[str, str]:
@@ -66,6 +74,7 @@ def _agent_ids(value: object) -> frozenset[str]:
 class WhitelistAdmission(AdmissionPolicy):
     """Admits the agents that are named, and nobody when none is."""
 
+    depends_on_members: ClassVar[bool] = False
     converge_options: ClassVar[type[WhitelistOptions]] = WhitelistOptions
 
     agents: frozenset[str] = field(converter=_agent_ids)
@@ -98,6 +107,7 @@ class TokenAdmission(AdmissionPolicy):
     the token is empty or longer than 4,096 bytes, or the verifier is malformed.
     """
 
+    depends_on_members: ClassVar[bool] = False
     converge_options = _TokenOptions()
 
     verifier: str = field(repr=False)

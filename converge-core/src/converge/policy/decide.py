@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from converge.policy.ballots import check_option
+from attrs import frozen
+
+from converge.core.trust import reaches
+from converge.policy.ballots import Option, check_option
 from converge.policy.options import is_amount
 
 if TYPE_CHECKING:
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from converge.policy.governance import GovernanceModel
     from converge.policy.trust import TrustModel
 
-__all__ = ["admits", "is_trusted", "settles"]
+__all__ = ["Verdict", "admits", "is_trusted", "settles", "verdict"]
 
 _log = logging.getLogger(__name__)
 
@@ -47,28 +50,34 @@ def is_trusted(model: TrustModel | None, agent_id: str, threshold: float) -> boo
     if model is None:
         _log.warning("%r is not trusted: there is a threshold of %s and no trust model to ask", agent_id, threshold)
         return False
-    try:
-        trust: object = model.get_trust(agent_id)
-    except Exception as error:  # noqa: BLE001  # whatever a model raises is a denial
-        _log.warning("%r is not trusted: %s raised %s", agent_id, _name(model), _reason(error, {}))
-        return False
-    if not isinstance(trust, int | float) or not is_amount(trust) or trust > 1:
-        _log.warning("%r is not trusted: %s answered with %s, not 0 to 1", agent_id, _name(model), _discard(trust))
-        return False
-    return trust >= threshold
+    return reaches(model, agent_id, threshold)
 
 
-def settles(model: GovernanceModel, context: Mapping[str, object]) -> Hashable | None:
-    """What `model` decides, or None: nothing is decided, or the model failed."""
+@frozen
+class Verdict:
+    """What a governance model decided: an option, or None for nothing; and why, when it is because the model failed."""
+
+    option: Option | None = None
+    failure: str | None = None
+
+
+def verdict(model: GovernanceModel, context: Mapping[str, object]) -> Verdict:
+    """What `model` decides. One that raises, or answers with what is no option, decides nothing, and says why."""
     try:
         answer: object = model.resolve_dispute(context)
         if inspect.isawaitable(answer):
-            _log.warning("nothing is decided: %s answered with %s, not an option", _name(model), _discard(answer))
-            return None
-        return None if answer is None else check_option(answer, "decision")
+            return Verdict(failure=f"{_name(model)} answered with {_discard(answer)}, not an option")
+        return Verdict(None if answer is None else check_option(answer, "decision"))
     except Exception as error:  # noqa: BLE001  # whatever a model raises decides nothing
-        _log.warning("nothing is decided: %s raised %s", _name(model), _reason(error, context))
-        return None
+        return Verdict(failure=f"{_name(model)} raised {_reason(error, context)}")
+
+
+def settles(model: GovernanceModel, context: Mapping[str, object]) -> Option | None:
+    """What `model` decides, or None: nothing is decided, or the model failed."""
+    decided = verdict(model, context)
+    if decided.failure is not None:
+        _log.warning("nothing is decided: %s", decided.failure)
+    return decided.option
 
 
 def _name(policy: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from converge.core.errors import ConvergeError
 
-__all__ = ["PolicyContextError", "PolicyError", "PolicyOptionError", "TrustError"]
+__all__ = ["PolicyContextError", "PolicyError", "PolicyOptionError", "TrustError", "TrustRecordError"]
 
 
 class PolicyError(ConvergeError, ValueError):
@@ -35,3 +35,14 @@ class PolicyContextError(PolicyError):
 
 class TrustError(PolicyError):
     """A trust value or change that is not a finite number in its range; nothing was changed."""
+
+
+class TrustRecordError(TrustError):
+    """What lies in a store where a trust is looked for is none of this version. Attributes: `key`, `reason`."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f"{key!r} holds no trust that this version can use: {reason}; use the version that wrote it")
+        self.key, self.reason = key, reason
+
+    def __reduce__(self) -> tuple[type[TrustRecordError], tuple[str, str]]:
+        return type(self), (self.key, self.reason)

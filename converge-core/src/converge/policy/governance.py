@@ -1,30 +1,33 @@
-"""How a dispute ends: five models of governance, each a pure function of the context it is given.
+"""How a dispute ends: six models of governance, each a pure function of the context it is given.
 
 The context is a mapping. An absent key and a None mean "not given"; keys a model does not use are not looked at:
 
 - `votes`: a list of options, one a vote, or a mapping agent id -> option. Not given: nobody voted.
 - `tie_breaker`: the casting vote, an option.
 - `fallback`: the option that holds when the model reaches no decision; without it the answer is None.
-- `weights`, `chamber_a_votes`, `chamber_b_votes`, `veto_exercised`: see the model that uses them.
+- `weights`, `chamber_a_votes`, `chamber_b_votes`, `veto_exercised`, `electorate`: see the model that uses them.
 
-An option is any hashable value but None. Anything malformed is `PolicyContextError` (a ValueError) with the key in
-`error.key`, whether or not the outcome would have depended on it.
+An option is any hashable value but None, or a list or dict of such. Anything malformed is `PolicyContextError` (a
+ValueError) with the key in `error.key`, whether or not the outcome would have depended on it.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from attrs import field, frozen
 
-from converge.policy.ballots import check_option, leaders, strict_majority, tally
-from converge.policy.errors import PolicyContextError
+from converge.policy.ballots import Option, check_option, leaders, option_key, strict_majority, tally
+from converge.policy.errors import PolicyContextError, PolicyOptionError
 from converge.policy.options import NoOptions, check_agent_id, is_amount
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
     from fractions import Fraction
+
+    from converge.policy.ballots import Tally
 
 __all__ = [
     "VETO",
@@ -34,6 +37,8 @@ __all__ = [
     "DictatorialOptions",
     "EmpiricalGovernance",
     "GovernanceModel",
+    "QuorumGovernance",
+    "QuorumOptions",
     "VetoGovernance",
     "VetoOptions",
 ]
@@ -53,8 +58,12 @@ class GovernanceModel(ABC):
     """
 
     @abstractmethod
-    def resolve_dispute(self, context: Mapping[str, object]) -> Hashable | None:
+    def resolve_dispute(self, context: Mapping[str, object]) -> Option | None:
         """The option that wins; None when nothing is decided. Whatever this raises counts as None."""
+
+    def extra_options(self) -> Mapping[str, tuple[Option, ...]]:
+        """By agent id, what that agent may vote for in every ballot besides its options, such as a veto."""
+        return {}
 
 
 @frozen
@@ -70,7 +79,7 @@ class DemocraticGovernance(GovernanceModel):
         """No options."""
         return {}
 
-    def resolve_dispute(self, context: Mapping[str, object]) -> Hashable | None:
+    def resolve_dispute(self, context: Mapping[str, object]) -> Option | None:
         """The winner, else `fallback`, else None."""
         return _first(_majority(context), _fallback(context))
 
@@ -101,7 +110,7 @@ class DictatorialGovernance(GovernanceModel):
         """The leader's id."""
         return {"leader_id": self.leader_id}
 
-    def resolve_dispute(self, context: Mapping[str, object]) -> Hashable | None:
+    def resolve_dispute(self, context: Mapping[str, object]) -> Option | None:
         """The leader's option, else `fallback`, else None."""
         votes = _given(context, "votes", {})
         if not isinstance(votes, Mapping):
@@ -124,7 +133,7 @@ class BicameralGovernance(GovernanceModel):
         """No options."""
         return {}
 
-    def resolve_dispute(self, context: Mapping[str, object]) -> Hashable | None:
+    def resolve_dispute(self, context: Mapping[str, object]) -> Option | None:
         """The common majority, else `fallback`, else None."""
         first, second = (
             strict_majority(tally(_given(context, key, ()), key)) for key in ("chamber_a_votes", "chamber_b_votes")
@@ -132,9 +141,9 @@ class BicameralGovernance(GovernanceModel):
         casting, fallback = _option(context, "tie_breaker"), _fallback(context)
         if first is None or second is None:
             return fallback
-        if first == second:
+        if _are_same(first, second):
             return first
-        return casting if casting in (first, second) else fallback
+        return casting if any(_are_same(casting, option) for option in (first, second)) else fallback
 
 
 @frozen
@@ -164,10 +173,14 @@ class VetoGovernance(GovernanceModel):
         """The id of the agent that may veto."""
         return {"veto_agent_id": self.veto_agent_id}
 
-    def resolve_dispute(self, context: Mapping[str, object]) -> Hashable | None:
+    def resolve_dispute(self, context: Mapping[str, object]) -> Option | None:
         """The majority's option unless vetoed, else `fallback`, else None."""
         winner, fallback = _majority(context), _fallback(context)
         return fallback if self._vetoed(context) else _first(winner, fallback)
+
+    def extra_options(self) -> Mapping[str, tuple[Option, ...]]:
+        """`VETO`, for the agent that may veto: who opens a ballot cannot take the veto away."""
+        return {self.veto_agent_id: (VETO,)}
 
     def _vetoed(self, context: Mapping[str, object]) -> bool:
         exercised = _given(context, "veto_exercised", default=False)
@@ -192,15 +205,66 @@ class EmpiricalGovernance(GovernanceModel):
         """No options."""
         return {}
 
-    def resolve_dispute(self, context: Mapping[str, object]) -> Hashable | None:
+    def resolve_dispute(self, context: Mapping[str, object]) -> Option | None:
         """The option with the most evidence, else `fallback`, else None."""
         votes, fallback = _given(context, "votes", ()), _fallback(context)
         tally(votes)
-        evidence: dict[Hashable, list[float]] = {}
+        evidence: dict[Hashable, tuple[Option, list[float]]] = {}
         for option, weight in _weighed(votes, context.get("weights")):
-            evidence.setdefault(option, []).append(weight)
-        sums = {option: _exact_sum(weights) for option, weights in evidence.items()}
+            evidence.setdefault(option_key(option, "votes"), (option, []))[1].append(weight)
+        sums = [(option, _exact_sum(weights)) for option, weights in evidence.values()]
         return _first(_greatest(sums), fallback)
+
+
+@frozen
+class QuorumOptions:
+    """Options of `QuorumGovernance`: the share that has to vote, and the share of the votes that decides."""
+
+    quorum: float = 0.5
+    majority: float = 0.5
+
+
+@frozen
+class QuorumGovernance(GovernanceModel):
+    """An option that has a majority of the votes, if enough of the electorate voted at all.
+
+    At least `quorum` of the electorate has to vote (above 0, at most 1), and the option has to have more than
+    `majority` of the votes cast (at least 0.5, below 1). Both are taken as the decimal that was written, so that 0.1
+    of 30 is 3. `electorate` in the context is a list of agent ids, or how many there are; without it, or with more
+    votes than electors, or the vote of a stranger where ids are given, the context is refused. There is no casting
+    vote.
+    """
+
+    converge_options: ClassVar[type[QuorumOptions]] = QuorumOptions
+
+    quorum: float = field(default=0.5)
+    majority: float = field(default=0.5)
+
+    @quorum.validator
+    def _check_quorum(self, _: object, value: object) -> None:
+        if not is_amount(value) or not 0 < value <= 1:  # type: ignore[operator]  # a number, as is_amount found
+            raise PolicyOptionError(type(self).__name__, "quorum", f"is {value!r}; give a share above 0, at most 1")
+
+    @majority.validator
+    def _check_majority(self, _: object, value: object) -> None:
+        if not is_amount(value) or not 0.5 <= value < 1:  # type: ignore[operator]  # as above
+            raise PolicyOptionError(
+                type(self).__name__, "majority", f"is {value!r}; give a share of at least 0.5, below 1"
+            )
+
+    def to_options(self) -> dict[str, float]:
+        """The two shares."""
+        return {"quorum": self.quorum, "majority": self.majority}
+
+    def resolve_dispute(self, context: Mapping[str, object]) -> Option | None:
+        """The option with the majority if there is a quorum, else `fallback`, else None."""
+        votes, fallback = _given(context, "votes", ()), _fallback(context)
+        counted = tally(votes)
+        electors = _electors(context, votes, counted)
+        if counted.total == 0 or counted.total < _decimal(self.quorum) * electors:
+            return fallback
+        needed = _decimal(self.majority) * counted.total
+        return _first(next((option for option, count in counted.items() if count > needed), None), fallback)
 
 
 def _given(context: object, key: str, default: object) -> object:
@@ -210,29 +274,59 @@ def _given(context: object, key: str, default: object) -> object:
     return default if value is None else value
 
 
-def _option(context: Mapping[str, object], key: str) -> Hashable | None:
+def _option(context: Mapping[str, object], key: str) -> Option | None:
     value = _given(context, key, None)
     return None if value is None else check_option(value, key)
 
 
-def _fallback(context: Mapping[str, object]) -> Hashable | None:
+def _are_same(one: Option | None, other: Option) -> bool:
+    return one is not None and option_key(one, "votes") == option_key(other, "votes")
+
+
+def _fallback(context: Mapping[str, object]) -> Option | None:
     return _option(context, "fallback")
 
 
-def _first(decided: Hashable | None, fallback: Hashable | None) -> Hashable | None:
+def _first(decided: Option | None, fallback: Option | None) -> Option | None:
     return fallback if decided is None else decided
 
 
-def _majority(context: Mapping[str, object]) -> Hashable | None:
+def _majority(context: Mapping[str, object]) -> Option | None:
     """What more than half voted for, else the casting vote for a leading option, else None."""
     counts, casting = tally(_given(context, "votes", ())), _option(context, "tie_breaker")
     winner = strict_majority(counts)
-    if winner is None and casting in leaders(counts):
+    if winner is None and any(_are_same(casting, leader) for leader in leaders(counts)):
         return casting
     return winner
 
 
-def _weighed(votes: object, weights: object) -> Iterable[tuple[Hashable, float]]:
+def _electors(context: Mapping[str, object], votes: object, counted: Tally) -> int:
+    """How many there are; `PolicyContextError` when the votes cannot all be theirs."""
+    electorate = _given(context, "electorate", None)
+    if isinstance(electorate, int) and not isinstance(electorate, bool) and electorate >= 0:
+        electors = electorate
+    elif isinstance(electorate, list | tuple | set | frozenset):
+        ids = {agent for agent in electorate if isinstance(agent, str)}
+        electors = len(ids)
+        if electors != len(electorate):
+            raise PolicyContextError("electorate", "is no list of agent ids, each one once")
+        strangers = [agent for agent in votes if agent not in ids] if isinstance(votes, Mapping) else []
+        if strangers:
+            raise PolicyContextError("electorate", f"does not have {strangers[0]!r}, who has voted")
+    else:
+        raise PolicyContextError("electorate", "is not given; a quorum needs agent ids, or how many there are")
+    if counted.total > electors:
+        raise PolicyContextError("electorate", f"has {electors} agents, and there are {counted.total} votes")
+    return electors
+
+
+def _decimal(share: float) -> Fraction:
+    from fractions import Fraction
+
+    return Fraction(repr(float(share)))
+
+
+def _weighed(votes: object, weights: object) -> Iterable[tuple[Option, float]]:
     """Each vote with its weight."""
     if isinstance(votes, Mapping):
         if weights is None:
@@ -241,7 +335,7 @@ def _weighed(votes: object, weights: object) -> Iterable[tuple[Hashable, float]]
             raise PolicyContextError("weights", "is no mapping agent id -> weight, which votes given as a mapping need")
         checked = {agent: _weight(weight, f"of {agent!r}") for agent, weight in weights.items()}
         return [(option, checked.get(agent, 0.0)) for agent, option in votes.items()]
-    options: list[Hashable] = list(votes)  # type: ignore[call-overload]  # tally() refused what is no list
+    options: list[Option] = list(votes)  # type: ignore[call-overload]  # tally() refused what is no list
     if weights is None:
         return [(option, 1.0) for option in options]
     if not isinstance(weights, list | tuple):
@@ -264,8 +358,8 @@ def _exact_sum(weights: Iterable[float]) -> Fraction:
     return sum(map(Fraction, weights), Fraction(0))
 
 
-def _greatest(sums: Mapping[Hashable, Fraction]) -> Hashable | None:
-    ranked = sorted(sums.items(), key=lambda item: item[1], reverse=True)
+def _greatest(sums: list[tuple[Option, Fraction]]) -> Option | None:
+    ranked = sorted(sums, key=lambda item: item[1], reverse=True)
     if not ranked or ranked[0][1] == 0:
         return None
     winner, most = ranked[0]
