@@ -139,6 +139,7 @@ def test_a_record_that_was_written_by_hand_with_an_unknown_dependency_waits() ->
     manager = TaskManager(store)
     manager.submit(Task(id="a"))
     record = store.get("task:a")
+    assert isinstance(record, dict)
     store.compare_and_set_many(
         [Write("task:b", record | {"id": "b", "depends_on": ["gone"]}, 0), Write("open:b", 0, 0)]
     )

@@ -11,6 +11,8 @@ from attrs import frozen
 from converge.coordination.bidding import AuctionType, BiddingProtocol
 from converge.coordination.delegation import DelegationProtocol
 from converge.coordination.negotiation import NegotiationProtocol, NegotiationState
+from converge.coordination.pool_manager import PoolManager
+from converge.coordination.task_manager import TaskManager
 from converge.core.decisions import (
     AcceptProposal,
     Decision,
@@ -19,8 +21,11 @@ from converge.core.decisions import (
     RejectProposal,
     RevokeDelegation,
     SubmitBid,
+    SubmitTask,
     Vote,
 )
+from converge.core.task import Task
+from converge.core.topic import Topic
 from converge.extensions.storage.memory import MemoryStore
 from converge.extensions.storage.sqlite import SQLiteStore
 from converge.policy.safety import ActionPolicy
@@ -249,3 +254,20 @@ async def test_moves_on_a_blocking_store_are_made_from_the_store_thread(world: W
         assert threads == [False, False]
         assert grants.allows("bob", "read", on_behalf_of=agent.id)
         await runtime.stop()
+
+
+async def test_a_task_that_its_pool_is_not_for_is_not_submitted_and_the_others_are() -> None:
+    pools, tasks = PoolManager(), TaskManager()
+    pools.create_pool({"id": "p", "allowed_task_types": ["code"]})
+    executor = StandardExecutor("a" * 64, task_manager=tasks, pool_manager=pools)
+    outcomes = await executor.execute(
+        [
+            SubmitTask(Task(id="code", pool_id="p", topic=Topic("code"))),
+            SubmitTask(Task(id="prose", pool_id="p", topic=Topic("prose"))),
+            SubmitTask(Task(id="plain", pool_id="p")),
+            SubmitTask(Task(id="elsewhere", pool_id="q")),
+        ]
+    )
+    assert [outcome.status for outcome in outcomes] == ["done", "refused", "refused", "done"]
+    assert "the pool 'p' is for tasks of other types" in str(outcomes[1].error)
+    assert {task.id for task in tasks.list_pending_tasks()} == {"code", "elsewhere"}

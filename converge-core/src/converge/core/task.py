@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from attrs import define, field
 
@@ -69,7 +69,7 @@ class Task:
     Raises `ValueError` for an id beside an `idempotency_key` that gives another.
     """
 
-    id: str = field(default=None)  # type: ignore[assignment]  # drawn below, where the key is known
+    id: str = field(default=None)  # drawn below, where the key is known
     objective: Plain = ""
     inputs: dict[str, Plain] = field(factory=dict)
     outputs: dict[str, Plain] | None = None
@@ -89,11 +89,9 @@ class Task:
     idempotency_key: str | None = field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
-        if self.idempotency_key is None:
-            if self.id is None:
-                self.id = str(uuid.uuid4())
-            return
-        derived = str(uuid.uuid5(_KEYED, self.idempotency_key))
-        if self.id not in (None, derived):
-            raise ValueError(f"the idempotency key {self.idempotency_key!r} gives the id {derived}, not {self.id!r}")
-        self.id = derived
+        given: str | None = cast("str | None", self.id)
+        derived = None if self.idempotency_key is None else str(uuid.uuid5(_KEYED, self.idempotency_key))
+        if derived is not None and given not in (None, derived):
+            raise ValueError(f"the idempotency key {self.idempotency_key!r} gives the id {derived}, not {given!r}")
+        if given is None:
+            self.id = derived or str(uuid.uuid4())

@@ -16,6 +16,7 @@ from converge.coordination.delegation import DelegationProtocol
 from converge.coordination.errors import PoolExists
 from converge.coordination.negotiation import NegotiationProtocol
 from converge.coordination.pool_manager import PoolManager
+from converge.coordination.pool_outcomes import TaskTrust
 from converge.coordination.task_index import TaskProgress
 from converge.coordination.task_manager import TaskManager
 from converge.core.agent import Agent
@@ -107,6 +108,10 @@ class Application:
             tasks, pools = TaskManager(store), PoolManager(store, plugins=self._plugins)
             stack.callback(tasks.close)
             self._create_pools(pools)
+            if any(pool.trust is not None for pool in self._config.pools):
+                trust = TaskTrust(store, pools=pools)
+                stack.callback(trust.close)
+                stack.callback(tasks.add_listener(trust))
             discovery = DiscoveryService(store)
             runtimes = {
                 member.name: self._runtime(member, store, tasks, pools, discovery, first=member is self._mine[0])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 from attrs import frozen
 
 from converge.coordination.ballot import BallotBox
-from converge.coordination.errors import MoveRefused
+from converge.coordination.errors import MoveRefused, UnknownPool
 from converge.core.agent import Outcome
 from converge.core.decisions import (
     ClaimTask,
@@ -287,9 +287,23 @@ class StandardExecutor:
         return await value if inspect.isawaitable(value) else value
 
     def _submit(self, decision: SubmitTask) -> str:
-        return self._task_manager().submit(decision.task)
+        task = decision.task
+        if not self._is_for_its_pool(task):
+            raise Refused(f"the pool {task.pool_id!r} is for tasks of other types than that of task {task.id}")
+        return self._task_manager().submit(task)
 
-    def _submit_many(self, tasks: TaskManager, run: Sequence[SubmitTask]) -> list[Outcome]:
+    def _is_for_its_pool(self, task: Task) -> bool:
+        """Whether the pool takes tasks of this type; one that does not exist yet has no say."""
+        if self._pools is None or task.pool_id is None:
+            return True
+        try:
+            return self._pools.accepts(task.pool_id, task)
+        except UnknownPool:
+            return True
+
+    def _submit_many(self, tasks: TaskManager, run: Sequence[SubmitTask]) -> list[Outcome] | None:
+        if not all(self._is_for_its_pool(decision.task) for decision in run):
+            return None  # each by itself: the others are submitted
         ids = tasks.submit_many([decision.task for decision in run])
         return [Outcome(decision, "done", task_id) for decision, task_id in zip(run, ids, strict=True)]
 

@@ -13,9 +13,9 @@ import pytest
 
 from converge.core.plain import unpack
 from converge.core.store import DELETED, Store, VersionedStore
-from converge.testing.store.replica import Replica
 from converge.testing.store.children import Call
 from converge.testing.store.fixtures import StoreFixtures, version_of
+from converge.testing.store.replica import Replica
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from converge.core.errors import VersionConflict
 from converge.core.plain import pack
 from converge.core.store import Store, VersionedStore, Write
-from converge.testing.store.replica import Replica
 from converge.testing.store.fixtures import StoreFixtures, in_threads
+from converge.testing.store.replica import Replica
 
 if TYPE_CHECKING:
     from converge.core.plain import Plain
