@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,16 +56,19 @@ class InjectedError(OSError):
 
 
 class FailingOnce:
-    """The n-th of the calls fails with EIO; a write has put half of its data down by then."""
+    """The n-th of the calls of this thread fails with EIO; a write has put half of its data down by then."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, nth: int) -> None:
         self.left = nth
+        self.thread = threading.get_ident()
         self.name = ""
         for name in CALLS:
             monkeypatch.setattr(os, name, self._wrapped(name, getattr(os, name)))
 
     def _wrapped(self, name: str, call: Callable[..., object]) -> Callable[..., object]:
         def wrapped(*arguments: object, **named: object) -> object:
+            if threading.get_ident() != self.thread:
+                return call(*arguments, **named)
             self.left -= 1
             if self.left == 0:
                 self.name = name
