@@ -122,9 +122,17 @@ class TaskStore:
         return [hint.removeprefix(_DEAD) for hint in self._store.list(_DEAD)]
 
     def bury(self, task_ids: Sequence[str]) -> None:
-        """Remove the hints of tasks that are not dead any more: requeued, or ended otherwise."""
-        if task_ids:
+        """Remove the hints of tasks that are not dead any more: requeued, or ended otherwise.
+
+        Never raises: what fails is left, and the next listing removes it.
+        """
+        if not task_ids:
+            return
+        try:
             self._store.delete_many([_DEAD + task_id for task_id in task_ids])
+        except Exception:  # noqa: BLE001  # what was stored before, or read, is right without it
+            self._count("hints_left", len(task_ids))
+            _log.exception("could not remove %d hints of tasks that are not dead any more", len(task_ids))
 
     def open_ids(self) -> list[str]:
         """The ids that have a hint: those of all open tasks, and perhaps of others."""
