@@ -169,7 +169,7 @@ def test_requeueing_twice_makes_one_new_task(manager: TaskManager, open_manager:
     assert [task.id for task in manager.list_pending_tasks()] == ["t~2"]
 
 
-def test_a_hint_that_cannot_be_removed_hides_neither_the_new_task_nor_the_dead(
+def test_a_hint_that_cannot_be_removed_hides_neither_new_nor_dead_tasks(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     class Stuck(MemoryStore):
