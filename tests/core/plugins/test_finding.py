@@ -94,6 +94,7 @@ def test_the_groups_are_those_of_the_contract() -> None:
         "admission": "converge.admission",
         "trust": "converge.trust",
         "agent": "converge.agents",
+        "hooks": "converge.hooks",
     }
 
 

@@ -8,7 +8,7 @@ from converge.core.errors import SigningError
 from converge.network.discovery import AgentDescriptor, DiscoveryQuery, DiscoveryService, SignedDescriptor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from converge.core.agent import Agent
     from converge.core.message import Message
@@ -25,11 +25,19 @@ def build_descriptor(agent: Agent) -> AgentDescriptor:
 class AgentNetwork:
     """Sends for the agents that are registered with it, and finds others.
 
-    Without a `discovery` service it keeps one of its own, which knows the agents registered here.
+    Without a `discovery` service it keeps one of its own, which knows the agents registered here. `on_sent` is awaited
+    with each message that the transport has taken.
     """
 
-    def __init__(self, transport: Transport, discovery: DiscoveryService | None = None) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        discovery: DiscoveryService | None = None,
+        *,
+        on_sent: Callable[[Message], Awaitable[None]] | None = None,
+    ) -> None:
         self.transport = transport
+        self._on_sent = on_sent
         self.discovery = DiscoveryService() if discovery is None else discovery
         self._agents: dict[str, Agent] = {}
         self._told: dict[str, AgentDescriptor] = {}
@@ -85,6 +93,8 @@ class AgentNetwork:
         if agent is not None and not message.is_signed:
             message = agent.sign_message(message)
         await self.transport.send(message)
+        if self._on_sent is not None:
+            await self._on_sent(message)
         return message
 
     async def broadcast(self, message: Message) -> Message:

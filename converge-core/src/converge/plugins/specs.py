@@ -61,3 +61,7 @@ class DriverSpecs:
     @hookspec(firstresult=True)
     def converge_find_agent(self, name: str) -> object | None:
         """The agent class called `name`."""
+
+    @hookspec(firstresult=True)
+    def converge_find_hooks(self, name: str) -> object | None:
+        """The lifecycle listener called `name`: what wants to know of events in a runtime."""
