@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["HASH_BYTES", "leaf_hash", "node_hash", "path_length", "root_from_path", "tree_with_paths"]
+__all__ = ["HASH_BYTES", "leaf_hash", "node_hash", "path_sides", "root_from_path", "tree_with_paths"]
 
 HASH_BYTES = 32
 
@@ -45,10 +45,16 @@ def tree_with_paths(leaves: Sequence[bytes]) -> tuple[bytes, list[bytes]]:
     return root, paths
 
 
-def path_length(index: int, size: int) -> int:
-    """How many hashes the inclusion path of leaf `index` in a tree of `size` leaves has."""
+def path_sides(index: int, size: int) -> tuple[int, int]:
+    """On which sides the hashes of the inclusion path of leaf `index` in a tree of `size` leaves stand, and how many.
+
+    The sides are bits, the lowest for the sibling of the leaf: 1 when it stands to the left. The results are those of
+    RFC 9162 section 2.1.3.2: up to the level where the leaf's ancestor is the last node, each level has a sibling, on
+    the side that the bit of the index says; above it, one for each bit that is set, to the left.
+    """
     inner = (index ^ (size - 1)).bit_length()
-    return inner + (index >> inner).bit_count()
+    border = (index >> inner).bit_count()
+    return index & ((1 << inner) - 1) | ((1 << border) - 1) << inner, inner + border
 
 
 def root_from_path(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes:
@@ -56,20 +62,15 @@ def root_from_path(leaf: bytes, index: int, size: int, path: Sequence[bytes]) ->
 
     The path lists the siblings from the leaf upwards. Raises `ValueError` when index, size and path do not fit each
     other; whether the root is the right one is for the caller to compare.
-
-    Same results as RFC 9162 section 2.1.3.2. Up to the level where the leaf's ancestor is the last node, each level
-    has a sibling, on the side that the bit of the index says; above it, siblings are left ones, one for each set bit.
     """
     if not 0 <= index < size:
         raise ValueError(f"leaf {index} is not in a tree of {size}")
-    inner = (index ^ (size - 1)).bit_length()
-    excess = len(path) - inner - (index >> inner).bit_count()
-    if excess:
-        raise ValueError(f"the inclusion path is too {'long' if excess > 0 else 'short'} for leaf {index} of {size}")
-    root, position = leaf, index
-    for sibling in path[:inner]:
-        root = sha256(b"\x01" + sibling + root if position & 1 else b"\x01" + root + sibling).digest()
-        position >>= 1
-    for sibling in path[inner:]:
-        root = sha256(b"\x01" + sibling + root).digest()
+    sides, length = path_sides(index, size)
+    if len(path) != length:
+        what = "long" if len(path) > length else "short"
+        raise ValueError(f"the inclusion path is too {what} for leaf {index} of {size}")
+    root = leaf
+    for sibling in path:
+        root = node_hash(sibling, root) if sides & 1 else node_hash(root, sibling)
+        sides >>= 1
     return root

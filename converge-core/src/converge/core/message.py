@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from attrs import NOTHING, define, field
 
@@ -21,7 +21,7 @@ from converge.core.limits import (
     pack_value,
     sorted_copy,
 )
-from converge.core.merkle import leaf_hash
+from converge.core.merkle import leaf_hash, tree_with_paths
 from converge.core.message_draft import Draft, Seal, fill
 from converge.core.plain import repack, unpack_own
 from converge.core.topic import Topic
@@ -30,14 +30,22 @@ if TYPE_CHECKING:
     from converge.core.identity import Identity
     from converge.core.plain_json import Json
 
-__all__ = ["ENCRYPTION", "Message"]
+__all__ = ["BATCH_SIZE", "ENCRYPTION", "Message", "sign_batch"]
 
 ENCRYPTION = "A256GCM"
 """The value of the `enc` header of an encrypted payload: AES-256-GCM under a shared key."""
 
 
+BATCH_SIZE = 64
+"""The most messages that `sign_batch` puts under one signature.
+
+A larger tree saves nothing more: the share of the signature that a message bears falls below the cost of the hashes
+that its longer path takes to check, and each doubling adds 32 bytes to every message.
+"""
+
 _NO_HEADERS: Mapping[str, str | int] = MappingProxyType({})
 _NEW: Any = NOTHING  # a default of its own for each message
+_M = TypeVar("_M", bound="Message")
 
 
 @define(frozen=True, init=False)
@@ -407,3 +415,24 @@ def _restore(kind: type[Message], values: dict[str, Any], body: bytes | None, pa
     if body is not None:
         object.__setattr__(message, "_seal", Seal(body, packed, False))
     return message
+
+
+def sign_batch(messages: Iterable[_M], identity: Identity) -> list[_M]:
+    """Copies of `messages`, in their order, signed by `identity` with one signature for every `BATCH_SIZE` of them.
+
+    Each is an ordinary signed message with `identity` as sender: it travels alone and anybody verifies it alone. Its
+    signature field holds the signature over the root of a Merkle tree (RFC 9162 section 2.1) and its inclusion path,
+    72 bytes and at most 6 hashes; a message that is alone in its tree has the plain signature that `sign` makes.
+
+    Raises as `Message.sign` does, and before anything is signed. Safe between threads.
+    """
+    batch = list(messages)
+    parts = [message._signable(identity) for message in batch]
+    sender, signed = identity.fingerprint, []
+    for start in range(0, len(batch), BATCH_SIZE):
+        leaves = [leaf_hash(body) for body, _ in parts[start : start + BATCH_SIZE]]
+        root, paths = tree_with_paths(leaves)
+        fields = wire.signature_fields(identity.sign(wire.PURPOSE + root), paths)
+        for at, field_ in enumerate(fields, start):
+            signed.append(batch[at]._sealed(sender, field_, Seal(*parts[at], True)))
+    return signed
