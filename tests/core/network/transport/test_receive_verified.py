@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 
@@ -10,23 +11,45 @@ from converge.core.identity import Identity
 from converge.core.message import Message
 from converge.core.topic import Topic
 from converge.network.identity_registry import IdentityRegistry
-from converge.network.transport.local import LocalTransport, LocalTransportRegistry
+from converge.network.transport.base import Transport
 
 ALICE, BOB, EVIL = (Identity.generate() for _ in range(3))
 NEWS = Topic("news")
 
 
+class Wire(Transport):
+    """Carries whatever frames somebody puts on it."""
+
+    def __init__(self, agent_id: str) -> None:
+        super().__init__(agent_id)
+        self.frames: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def send(self, message: Message) -> None:
+        self.frames.put_nowait(message.to_bytes())
+
+    async def receive(self, timeout: float | None = None) -> Message:
+        async with asyncio.timeout(timeout):
+            return Message.from_bytes(await self.frames.get())
+
+    async def subscribe(self, topic: Topic) -> None:
+        self.subscriptions.add(topic)
+
+    async def unsubscribe(self, topic: Topic) -> None:
+        self.subscriptions.discard(topic)
+
+
 class Post:
-    """Bob's transport, and whatever frames somebody puts into its mailbox."""
+    """Bob's transport, and whatever frames somebody puts on it."""
 
     def __init__(self) -> None:
-        self.registry = LocalTransportRegistry()
-        self.bob = LocalTransport(BOB.fingerprint, self.registry)
+        self.bob = Wire(BOB.fingerprint)
 
     def put(self, frame: bytes) -> None:
-        mailbox = self.registry.mailbox(BOB.fingerprint)
-        assert mailbox is not None
-        assert mailbox.put(frame) is None
+        self.bob.frames.put_nowait(frame)
 
     async def accepts(self, message: Message | bytes, allowed: IdentityRegistry | None = None) -> bool:
         self.put(message if isinstance(message, bytes) else message.to_bytes())
