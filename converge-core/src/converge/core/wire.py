@@ -21,7 +21,6 @@ from converge.core.limits import (
     check_count,
     check_frame_limit,
     check_headers,
-    check_optional_text,
     check_text,
 )
 from converge.core.merkle import HASH_BYTES, leaf_hash, path_sides
@@ -240,9 +239,9 @@ def decode_body(data: bytes) -> Body:
         raise MessageDecodeError("body: not an array of 10")
     if type(fields[0]) is not int or fields[0] != VERSION:
         raise MessageDecodeError(f"body: this is not wire format version {VERSION}; the sender uses another one")
-    sender = _sender(data, fields[1], fields[2])
+    fields[2] = _sender(data, fields[1], fields[2])
     try:
-        return _checked(Body(fields[1], sender, *fields[3:]))
+        return _checked(Body._make(fields[1:]))
     except (TypeError, ValueError) as error:
         raise MessageDecodeError(f"body: {error}") from None
 
@@ -340,9 +339,11 @@ def _sender(data: bytes, public_key: object, sender: object) -> str:
 
 def _checked(body: Body) -> Body:
     check_text(body.id, "id")
-    check_optional_text(body.recipient, "recipient")
+    if body.recipient is not None:
+        check_text(body.recipient, "recipient")
     check_count(body.timestamp, "timestamp")
-    check_optional_text(body.task_id, "task_id")
+    if body.task_id is not None:
+        check_text(body.task_id, "task_id")
     if type(body.topics) is not list or len(body.topics) > MAX_TOPICS:
         raise ValueError(f"topics is not an array of at most {MAX_TOPICS}")
     for topic in body.topics:
@@ -352,7 +353,8 @@ def _checked(body: Body) -> Body:
         check_text(topic[2], "the version of a topic")
     if type(body.headers) is not dict:
         raise TypeError("headers is not a map")
-    check_headers(body.headers)
+    if body.headers:
+        check_headers(body.headers)
     if type(body.payload) is not bytes:
         raise TypeError("the payload is not bytes")
     return body

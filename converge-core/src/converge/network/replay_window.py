@@ -1,4 +1,4 @@
-"""Which messages are fresh: inside the time window and never seen before."""
+"""Which messages are fresh: inside the time window, not expired, and never seen before."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ class _Bucket:
 class ReplayWindow:
     """Accepts a message once, if its timestamp is at most `max_age_sec` old and `max_ahead_sec` ahead of this clock.
 
+    Nothing stamped before `started_at` (Unix seconds; when the window was made, unless given) is accepted, because
+    nobody remembers what a receiver accepted before it was restarted. `StoredReplayWindow` remembers. A message with a
+    `ttl_ms` is accepted until so long after its timestamp, by this clock too.
+
     What was accepted is remembered by the message's own timestamp, in buckets of a quarter of the window, and a
     bucket is forgotten when all of it is stale. From then on nothing as old as the newest message in it is accepted,
     so a clock that is set forward and back, or back by days, opens nothing that was closed. The price: after a leap
@@ -47,13 +51,17 @@ class ReplayWindow:
         max_ahead_sec: float = 30.0,
         capacity: int = 1_000_000,
         now: Callable[[], float] = time.time,
+        started_at: float | None = None,
     ) -> None:
         if not (0 <= max_age_sec < float("inf") and 0 <= max_ahead_sec < float("inf")):
             raise ValueError(f"the replay window needs finite times of at least 0, not {max_age_sec}, {max_ahead_sec}")
+        if started_at is not None and not 0 <= started_at < float("inf"):
+            raise ValueError(f"the replay window starts at a Unix time in seconds, not at {started_at}")
         if capacity < 1:
             raise ValueError(f"the replay window remembers at least one message; capacity {capacity} does not")
         self._max_age_ms, self._max_ahead_ms = round(max_age_sec * 1000), round(max_ahead_sec * 1000)
         self._capacity, self._now = capacity, now
+        self._started_ms = int((now() if started_at is None else started_at) * 1000)
         self._bucket_ms = max(1, (self._max_age_ms + self._max_ahead_ms) // _BUCKETS_IN_WINDOW)
         self._buckets: dict[int, _Bucket] = {}
         self._of_sender: Counter[str] = Counter()
@@ -64,9 +72,10 @@ class ReplayWindow:
         return self._size
 
     def refusal(self, message: Message) -> str | None:
-        """Why `message` is refused (`stale`, `future`, `replayed`, `window_full`), or None: it is then remembered.
+        """Why `message` is refused, or None: it is then remembered.
 
-        Call it only after the signature has passed: it changes the window.
+        The reasons are `stale`, `future`, `expired`, `before_start`, `replayed` and `window_full`. Call it only after
+        the signature has passed: it changes the window.
         """
         now_ms = self._now() * 1000
         self._forget(now_ms - self._max_age_ms)
@@ -75,14 +84,36 @@ class ReplayWindow:
             return "stale"
         if sent > now_ms + self._max_ahead_ms:
             return "future"
+        if (ttl := message.ttl_ms) is not None and now_ms > sent + ttl:
+            return "expired"
+        if sent < self._started_ms:
+            return "before_start"
         bucket = self._buckets.get(sent // self._bucket_ms)
-        key = hashlib.blake2b(message.id.encode(), digest_size=_DIGEST_BYTES).digest()
+        key = self._key(message)
         if bucket is not None and key in bucket.seen.get(message.sender, ()):
             return "replayed"
         if self._size >= self._capacity or self._of_sender[message.sender] >= max(1, self._capacity // 2):
             return "window_full"
         self._remember(message.sender, key, sent)
         return None
+
+    async def settle(self, message: Message) -> None:
+        """Make durable that `message`, which `refusal` has just accepted, was: here nothing is to be done.
+
+        A transport awaits it before it hands the message out, and takes an exception for a refusal.
+        """
+
+    def release(self, message: Message) -> None:
+        """Forget that `message` was accepted, because it was not handed out or will come again; unknown is no error."""
+        bucket = self._buckets.get(message.timestamp // self._bucket_ms)
+        keys = set() if bucket is None else bucket.seen.get(message.sender, set())
+        if (key := self._key(message)) in keys:
+            keys.remove(key)
+            self._count_out(message.sender, 1)
+            self._forget_one(message.sender, key, message.timestamp // self._bucket_ms)
+
+    def _forget_one(self, sender: str, key: bytes, bucket: int) -> None:
+        """Called for each message that is remembered no more."""
 
     def _remember(self, sender: str, key: bytes, sent: int) -> None:
         bucket = self._buckets.setdefault(sent // self._bucket_ms, _Bucket())
@@ -97,7 +128,16 @@ class ReplayWindow:
             bucket = self._buckets.pop(number)
             self._floor = max(self._floor, bucket.newest)
             for sender, keys in bucket.seen.items():
-                self._size -= len(keys)
-                self._of_sender[sender] -= len(keys)
-                if not self._of_sender[sender]:
-                    del self._of_sender[sender]
+                self._count_out(sender, len(keys))
+                for key in keys:
+                    self._forget_one(sender, key, number)
+
+    def _count_out(self, sender: str, count: int) -> None:
+        self._size -= count
+        self._of_sender[sender] -= count
+        if not self._of_sender[sender]:
+            del self._of_sender[sender]
+
+    @staticmethod
+    def _key(message: Message) -> bytes:
+        return hashlib.blake2b(message.id.encode(), digest_size=_DIGEST_BYTES).digest()

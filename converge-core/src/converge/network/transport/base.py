@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections import Counter
 from typing import TYPE_CHECKING, Self
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from converge.network.identity_registry import IdentityRegistry
 
 __all__ = ["Transport"]
+
+_log = logging.getLogger(__name__)
 
 
 class Transport(ABC):
@@ -75,7 +78,8 @@ class Transport(ABC):
         """The next message if it is authentic, fresh and meant for me; None when one came and was refused.
 
         Authentic: signed by the key that hashes to its sender, and that sender in `identity_registry` when one is
-        given. Fresh: inside the window and not seen before (`replay_window`). For me: I am the recipient, or I
+        given. Fresh: inside the window, within its `ttl_ms`, stamped since this receiver is there and not seen before
+        (`replay_window`). For me: I am the recipient, or I
         subscribed one of its topics, or it is a broadcast. Every refusal is counted as `refused_<reason>`; what is no
         message at all is `refused_malformed`. Raises `TimeoutError` when none came within `timeout` seconds.
         """
@@ -84,7 +88,7 @@ class Transport(ABC):
         except MessageDecodeError:
             self.counters["refused_malformed"] += 1
             return None
-        reason = self._refusal(message, identity_registry)
+        reason = self._refusal(message, identity_registry) or await self._unsettled(message)
         if reason is None:
             return message
         self.counters[f"refused_{reason}"] += 1
@@ -104,6 +108,20 @@ class Transport(ABC):
         elif message.topics and self.subscriptions.isdisjoint(message.topics):
             return "not_subscribed"
         return self.replay_window.refusal(message)
+
+    async def _unsettled(self, message: Message) -> str | None:
+        """Why `message` cannot be handed out although it is good, or None once its acceptance is on record."""
+        try:
+            await self.replay_window.settle(message)
+        except Exception:  # noqa: BLE001  # whatever a store raises, the message is refused and the loop goes on
+            _log.exception("%s: a message is refused, because its acceptance cannot be recorded", self.agent_id)
+            self.replay_window.release(message)
+            return "unrecorded"
+        except BaseException:
+            self.replay_window.release(message)
+            self.counters["lost_at_cancel"] += 1
+            raise
+        return None
 
     async def __aenter__(self) -> Self:
         await self.start()
