@@ -161,6 +161,18 @@ class Message(Draft):
             return self
         return type(self)(**(self._fields() | {"signature": b""} | changes))
 
+    def reply(self, payload: dict[str, Any], *, sender: str = "") -> Self:
+        """An unsigned answer to this message: to its sender, about the same task, in the same trace.
+
+        Raises `ValueError` when the message has no sender to answer to.
+        """
+        if not self.sender:
+            raise ValueError("the message has no sender to reply to")
+        headers: dict[str, str | int] = {"in_reply_to": self.id}
+        if self.traceparent is not None:
+            headers["traceparent"] = self.traceparent
+        return type(self)(sender=sender, recipient=self.sender, payload=payload, task_id=self.task_id, headers=headers)
+
     def sign(self, identity: Identity) -> Self:
         """A copy that is signed by `identity` and has it as sender; its payload is a copy of its own.
 

@@ -160,6 +160,7 @@ class Application:
             where=self._config.place("[transport]"),
             agent_id=member.identity.fingerprint,
             identity=member.identity,
+            store=store,
         )
         if not isinstance(transport, Transport):
             raise ConfigError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from converge.coordination.negotiation import NegotiationProtocol
     from converge.coordination.pool_manager import PoolManager
     from converge.coordination.task_manager import TaskManager
+    from converge.core.message import Message
     from converge.core.plain import Plain
     from converge.core.store import Store
     from converge.core.tools import Tool, ToolRegistry
@@ -171,7 +172,10 @@ class StandardExecutor:
                 for others, moving in in_turns(group, lambda decision: self._route(decision).move is not None):
                     outcomes += await self._on_stores_together(others, moving)
             else:
-                outcomes += [await self._one(decision) for decision in group]
+                for sending, neighbours in groupby(group, key=self._only_sends):
+                    run = list(neighbours)
+                    together = sending and len(run) > 1
+                    outcomes += await self._send_many(run) if together else [await self._one(each) for each in run]
         for outcome in outcomes:
             self._note(outcome)
         return outcomes
@@ -268,16 +272,51 @@ class StandardExecutor:
     # -- handlers
 
     async def _send(self, decision: SendMessage) -> None:
+        message = await self._to_send_with().send(self._own(decision))
+        if self._replay_log is not None:
+            self._replay_log.record_message(message)
+
+    def _only_sends(self, decision: object) -> bool:
+        """Whether carrying it out is no more than `_send`."""
+        return self._route(decision).handler == self._send
+
+    async def _send_many(self, decisions: Sequence[Any]) -> list[Outcome]:
+        """Send in their order; what is unsigned shares a signature."""
+        outcomes: list[Outcome | None] = []
+        messages: list[Message] = []
+        for decision in decisions:
+            refusal = self._refusal(decision)
+            outcomes.append(None if refusal is None else Outcome(decision, "refused", error=refusal))
+            if refusal is None:
+                try:
+                    self._to_send_with()
+                    messages.append(self._own(decision))
+                except Exception as error:  # noqa: BLE001  # becomes the outcome that the agent sees
+                    outcomes[-1] = _failure(decision, error)
+        sent: Iterator[Message | Exception] = iter(await self._network.send_many(messages) if self._network else ())
+        return [
+            outcome if outcome is not None else self._sent(decision, next(sent))
+            for decision, outcome in zip(decisions, outcomes, strict=True)
+        ]
+
+    def _sent(self, decision: Decision, result: Message | Exception) -> Outcome:
+        if isinstance(result, Exception):
+            return _failure(decision, result)
+        if self._replay_log is not None:
+            self._replay_log.record_message(result)
+        return Outcome(decision, "done")
+
+    def _to_send_with(self) -> AgentNetwork:
         if self._network is None:
             raise Refused("this executor has no network to send with")
+        return self._network
+
+    def _own(self, decision: SendMessage) -> Message:
+        """The message, with the agent as its sender."""
         message = decision.message
         if message.sender not in ("", self.agent_id):
             raise Refused(f"the sender is {message.sender}; {self.agent_id} sends in its own name only")
-        if not message.sender:
-            message = message.evolve(sender=self.agent_id)
-        message = await self._network.send(message)
-        if self._replay_log is not None:
-            self._replay_log.record_message(message)
+        return message if message.sender else message.evolve(sender=self.agent_id)
 
     async def _invoke(self, decision: InvokeTool) -> object:
         name = decision.tool_name

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Self
 from converge.coordination.ballot import BallotBox
 from converge.core.agent import Agent, AgentState, Outcome
 from converge.core.decisions import ClaimTask, Decision, InvokeTool, JoinPool, ReportTask, SubmitTask
-from converge.core.errors import MessageDecodeError
 from converge.network.network import AgentNetwork
 from converge.runtime.calls import backoff, described, settled, within
 from converge.runtime.context import AgentContext
@@ -116,6 +115,7 @@ class AgentRuntime:
         self._receive_timeout, self._release_interval = receive_timeout_sec, claim_ttl_interval_sec
         self._teller = Teller(agent, lifecycle)
         self._network = AgentNetwork(transport, discovery_service, on_sent=self._teller.sent)
+        self._network.is_read = True
         self._presence = Presence(agent, self._network, agent_descriptor, self._on_store)
         self._store_thread = StoreThread()
         kwargs = {
@@ -330,6 +330,7 @@ class AgentRuntime:
             await settled(agent.on_tick, list(messages), tasks)
             if agent.state is not AgentState.OFFLINE and (messages or changed or self._tool_results()):
                 await self._decide(list(messages), tasks)
+                await self._acknowledge(messages)
         except Exception as error:  # noqa: BLE001  # user code; reported, counted, backed off
             await self._failed(error, messages, changed=changed)
 
@@ -414,6 +415,7 @@ class AgentRuntime:
             self._alone.extend(messages)
         elif messages:
             self._count("converge_messages_failed_total")
+            await self._acknowledge(messages)
         else:
             agent.outcomes = ()
         if changed or not messages:
@@ -427,30 +429,32 @@ class AgentRuntime:
             agent.state = AgentState.IDLE
         await asyncio.sleep(0 if self._failures == 1 else backoff(self._failures, _MAX_BACKOFF_SEC))
 
+    async def _acknowledge(self, messages: Sequence[Message]) -> None:
+        """What was handled is not to come again; if the transport cannot note that, it may, after a restart."""
+        try:
+            if messages:
+                await self.transport.acknowledge(messages)
+        except Exception:  # noqa: BLE001  # the messages are handled, whatever the transport raises
+            self._count("converge_acknowledge_failures_total")
+            _log.exception("%s: %d messages could not be acknowledged", self.agent.id, len(messages))
+
     # -- beside the loop: each is one step of a job
 
     async def _listen(self) -> None:
-        message = await self._receive()
+        message = await self.transport.receive_verified(self._registry, allow_unsigned=self._registry is None)
         if message is None:
             self._count("converge_messages_refused_total")
             return
         if self._replay_log is not None:
             self._replay_log.record_message(message)
+        if self._network.requests.take(message):
+            self._count("converge_answers_received_total")
+            await self._acknowledge([message])
+            return
         await self._inbox.push(message)
         self._count("converge_messages_received_total")
         self._scheduler.notify()
         await self._teller.tell("message_received", message=message)
-
-    async def _receive(self) -> Message | None:
-        """The next message; None when one came and was refused."""
-        try:
-            if self._registry is not None:
-                return await self.transport.receive_verified(self._registry)
-            message = await self.transport.receive()
-        except MessageDecodeError as error:
-            _log.warning("%s: what came is no message: %s", self.agent.id, error)
-            return None
-        return None if message.is_signed and not message.verify() else message
 
     async def _on_store(self, call: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401  # passes through
         parts = (self._tasks, self._pools, self._checkpoints, self._network.discovery)

@@ -32,18 +32,18 @@ class LocalTransportRegistry:
     """
 
     def __init__(self) -> None:
-        self._mailboxes: dict[str, Mailbox] = {}
+        self._mailboxes: dict[str, Mailbox[Snapshot]] = {}
         self._subscribers: dict[Topic, dict[str, None]] = {}  # in the order in which they subscribed
         self._topics_of: dict[str, set[Topic]] = {}
 
-    def register(self, agent_id: str, mailbox: Mailbox) -> None:
+    def register(self, agent_id: str, mailbox: Mailbox[Snapshot]) -> None:
         """Deliver to `mailbox` what is for `agent_id`; another one that had the id loses it, subscriptions included."""
         if self._mailboxes.get(agent_id, mailbox) is not mailbox:
             _log.warning("another local transport takes over the agent id %r; the earlier one gets nothing", agent_id)
             self.unregister(agent_id)
         self._mailboxes[agent_id] = mailbox
 
-    def unregister(self, agent_id: str, mailbox: Mailbox | None = None) -> None:
+    def unregister(self, agent_id: str, mailbox: Mailbox[Snapshot] | None = None) -> None:
         """Forget `agent_id` and its subscriptions; with `mailbox`, only if that one is still registered."""
         if mailbox is not None and self._mailboxes.get(agent_id) is not mailbox:
             return
@@ -66,11 +66,11 @@ class LocalTransportRegistry:
         if not topics:
             self._topics_of.pop(agent_id, None)
 
-    def mailbox(self, agent_id: str) -> Mailbox | None:
+    def mailbox(self, agent_id: str) -> Mailbox[Snapshot] | None:
         """Where `agent_id` reads, or None when it is not in this process."""
         return self._mailboxes.get(agent_id)
 
-    def audience(self, message: Message) -> list[Mailbox]:
+    def audience(self, message: Message) -> list[Mailbox[Snapshot]]:
         """The mailboxes of a topic message's subscribers, or of everybody for a broadcast; never the sender's."""
         mailboxes, sender = self._mailboxes, message.sender
         agents: Iterable[str] = mailboxes
@@ -114,7 +114,7 @@ class LocalTransport(Transport):
         super().__init__(agent_id)
         self._registry = default_registry if registry is None else registry
         self._maxsize = maxsize
-        self._mailbox: Mailbox | None = None
+        self._mailbox: Mailbox[Snapshot] | None = None
 
     async def start(self) -> None:
         """Register with the registry, subscriptions included; takes over from another transport of the same id."""
@@ -144,7 +144,7 @@ class LocalTransport(Transport):
         if mailbox is None or mailbox.put(snapshot) is not None:
             await self._send_again(message.recipient, snapshot, mailbox)
 
-    async def _send_again(self, recipient: str, snapshot: Snapshot, mailbox: Mailbox | None) -> None:
+    async def _send_again(self, recipient: str, snapshot: Snapshot, mailbox: Mailbox[Snapshot] | None) -> None:
         """Once more, after a full mailbox had the chance to be emptied; or say why not."""
         if mailbox is not None and mailbox.full:
             await asyncio.sleep(0)  # a sender in a loop would else never let the receiver empty it
@@ -159,7 +159,7 @@ class LocalTransport(Transport):
         if refused is not None:
             raise Undeliverable(recipient, _REASONS[refused].format(maxsize=mailbox.maxsize))
 
-    async def _send_to_many(self, message: Message, snapshot: Snapshot, own: Mailbox) -> None:
+    async def _send_to_many(self, message: Message, snapshot: Snapshot, own: Mailbox[Snapshot]) -> None:
         audience = self._audience(message, own)
         if any(mailbox.full for mailbox in audience):
             await asyncio.sleep(0)  # as above
@@ -175,12 +175,12 @@ class LocalTransport(Transport):
             reasons = ", ".join(sorted(set(refused)))
             raise Undeliverable(None, f"none of the {len(audience)} agents it is for could take it ({reasons})")
 
-    def _audience(self, message: Message, own: Mailbox) -> list[Mailbox]:
+    def _audience(self, message: Message, own: Mailbox[Snapshot]) -> list[Mailbox[Snapshot]]:
         return [mailbox for mailbox in self._registry.audience(message) if mailbox is not own]
 
     async def receive(self, timeout: float | None = None) -> Message:
         """The next message; see `Transport.receive`."""
-        return await self._own_mailbox().get(timeout)
+        return (await self._own_mailbox().get(timeout)).message()
 
     async def subscribe(self, topic: Topic) -> None:
         """Receive from now on what is sent to `topic`; kept over a restart of this object."""
@@ -198,7 +198,7 @@ class LocalTransport(Transport):
         """Whether the id is this transport's: another one of the same id may have taken over."""
         return self._mailbox is not None and self._registry.mailbox(self.agent_id) is self._mailbox
 
-    def _own_mailbox(self) -> Mailbox:
+    def _own_mailbox(self) -> Mailbox[Snapshot]:
         if self._mailbox is None:
             raise TransportClosed(f"the local transport of {self.agent_id} is not started; call start() first")
         return self._mailbox

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Literal
+from typing import Generic, Literal, TypeVar
 
 from converge.network.errors import TransportClosed
 
-if TYPE_CHECKING:
-    from converge.core.message import Message
-    from converge.core.snapshot import Snapshot
-
 __all__ = ["Mailbox", "NotTaken"]
 
+_T = TypeVar("_T")
 NotTaken = Literal["mailbox_full", "mailbox_closed", "other_event_loop"]
 """Why a mailbox did not take a message."""
 
 
-class Mailbox:
-    """A bounded queue of messages, of the event loop it is made in.
+class Mailbox(Generic[_T]):
+    """A bounded queue of what is to become messages, of the event loop it is made in.
 
-    It holds snapshots, so that every receiver gets a copy of its own. Who finds a message there takes it at once, and
-    who has to wait costs a bare future: a timer only if there is a timeout.
+    Who finds something there takes it at once, and who has to wait costs a bare future: a timer only if there is a
+    timeout.
     """
 
     def __init__(self, maxsize: int) -> None:
@@ -30,7 +27,7 @@ class Mailbox:
             raise ValueError(f"a mailbox holds at least one message; maxsize {maxsize} does not")
         self.maxsize = maxsize
         self._loop = asyncio.get_running_loop()
-        self._items: deque[Snapshot] = deque()
+        self._items: deque[_T] = deque()
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._closed = False
 
@@ -39,7 +36,7 @@ class Mailbox:
         """Whether there is no room now."""
         return len(self._items) >= self.maxsize
 
-    def put(self, snapshot: Snapshot) -> NotTaken | None:
+    def put(self, item: _T) -> NotTaken | None:
         """Add a message; why it was not taken, or None."""
         if asyncio.get_running_loop() is not self._loop:
             return "other_event_loop"
@@ -48,13 +45,13 @@ class Mailbox:
         items = self._items
         if len(items) >= self.maxsize:
             return "mailbox_full"
-        items.append(snapshot)
+        items.append(item)
         if self._waiters:
             self._wake_one()
         return None
 
-    async def get(self, timeout: float | None = None) -> Message:
-        """The oldest message; cancelling loses none. Raises `TimeoutError`, `TransportClosed` once it is closed."""
+    async def get(self, timeout: float | None = None) -> _T:
+        """The oldest one; cancelling loses none. Raises `TimeoutError`, `TransportClosed` once it is closed."""
         if timeout is not None and not self._items:
             async with asyncio.timeout(timeout):
                 return await self.get()
@@ -68,7 +65,7 @@ class Mailbox:
             except BaseException:
                 self._leave(waiter)
                 raise
-        return self._items.popleft().message()
+        return self._items.popleft()
 
     def close(self) -> int:
         """Take no more and wake who waits; how many messages were still waiting and are dropped. Once only."""
