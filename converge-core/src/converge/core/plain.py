@@ -120,4 +120,6 @@ def looks_odd(packed: bytes) -> bool:
     values.
     """
     marks = packed.translate(None, _ORDINARY)
-    return len(marks) > MAX_DEPTH or bool(marks.translate(None, _CONTAINERS)) or _LARGE.search(packed) is not None
+    if len(marks) > MAX_DEPTH or marks.translate(None, _CONTAINERS):
+        return True
+    return 0xCF in packed and _LARGE.search(packed) is not None

@@ -6,6 +6,7 @@ signer's key, so `verify` needs nothing decoded. docs/reference/wire-format.md d
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgpack
@@ -61,6 +62,8 @@ PURPOSE = b"converge/message/v1\0"
 _SIGNED_START = b"\x9a\x01\xc4\x20"  # an array of 10: the version, then 32 bytes of public key
 _KEY_END = len(_SIGNED_START) + ed25519.KEY_BYTES
 _TREE_BYTES = 8  # leaf index and tree size, four bytes each
+_BIN_WIDTHS = {b"\xc4": 1, b"\xc5": 2, b"\xc6": 4}
+_LEAF_AND_SIZE = struct.Struct(">II")
 _PATH_START = ed25519.SIGNATURE_BYTES + _TREE_BYTES
 _MAX_SIGNATURE_BYTES = _PATH_START + 16 * HASH_BYTES
 _FRAME_OVERHEAD = 1 + 5 + 3  # the array of two, the longest header of a body, the longest header of a signature field
@@ -180,7 +183,7 @@ def parse_signature(field: bytes) -> SignatureField:
         return SignatureField(field, 0, 1, 0, b"")
     if not _PATH_START < size <= _MAX_SIGNATURE_BYTES or (size - _PATH_START) % HASH_BYTES:
         raise MessageDecodeError(f"a signature field cannot have {size} bytes")
-    index, leaves = int.from_bytes(field[64:68], "big"), int.from_bytes(field[68:72], "big")
+    index, leaves = _LEAF_AND_SIZE.unpack_from(field, ed25519.SIGNATURE_BYTES)
     if not 1 < leaves <= MAX_TREE_SIZE:
         raise MessageDecodeError(f"a signature field with a path cannot be of a tree of {leaves}")
     sides, length = path_sides(index, leaves)
@@ -212,14 +215,13 @@ def _is_signed(public_key: bytes, signature: bytes, root: bytes) -> bool:
 
 def encode_body(body: Body) -> bytes:
     """The body as bytes. Its fields have been checked before; `ValueError` when it does not fit in a frame."""
-    return pack_body(body.public_key, body.sender, *body[2:])
+    public_key, sender, *fields = body
+    return pack_body([VERSION, public_key, sender if public_key is None else None, *fields])
 
 
-def pack_body(public_key: bytes | None, sender: str, *fields: object) -> bytes:
-    """`encode_body` of the elements of a `Body`, one by one."""
-    id_, recipient, topics, timestamp, task_id, headers, payload = fields
-    named = sender if public_key is None else None
-    packed = repack([VERSION, public_key, named, id_, recipient, topics, timestamp, task_id, headers, payload])
+def pack_body(elements: list[Any]) -> bytes:
+    """`encode_body` of the ten elements as they stand in the body."""
+    packed = repack(elements)
     if len(packed) > _MOST_BODY_BYTES:
         raise ValueError(
             f"the message takes {len(packed)} bytes; at most {_MOST_BODY_BYTES} fit in a frame: "
@@ -260,16 +262,11 @@ def unpack_payload(data: bytes) -> dict[str, Any]:
 
 
 def _read_bin(frame: bytes, at: int, what: str) -> tuple[bytes, int]:
-    head = frame[at : at + 5]
-    if head[:1] == b"\xc4":
-        start = at + 2
-    elif head[:1] == b"\xc5":
-        start = at + 3
-    elif head[:1] == b"\xc6":
-        start = at + 5
-    else:
+    width = _BIN_WIDTHS.get(frame[at : at + 1])
+    if width is None:
         raise MessageDecodeError(f"the {what} of the frame is missing or not bytes")
-    end = start + int.from_bytes(head[1 : start - at], "big")
+    start = at + 1 + width
+    end = start + int.from_bytes(frame[at + 1 : start], "big")
     if end > len(frame) or start > len(frame):
         raise MessageDecodeError(f"the frame ends inside its {what}")
     return frame[start:end], end
