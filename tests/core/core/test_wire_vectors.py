@@ -64,7 +64,7 @@ def test_the_independent_reader_knows_nothing_of_converge_nor_of_msgpack_librari
 
 
 @pytest.mark.parametrize("case", DATA["refused"], ids=[case["what"] for case in DATA["refused"]])
-def test_what_the_page_says_is_refused_is_refused_by_both(case: dict[str, Any]) -> None:
+def test_what_the_page_says_is_refused_is_refused_by_both(backend: str, case: dict[str, Any]) -> None:
     frame = hex_of(case, "wire")
     with pytest.raises(Refused):
         opened(frame)
@@ -119,7 +119,7 @@ def test_a_batch_shares_one_root_and_one_signature(batch: list[dict[str, Any]], 
 
 
 @pytest.mark.parametrize("batch", BATCHES)
-def test_converge_signs_a_batch_to_exactly_these_bytes(batch: list[dict[str, Any]]) -> None:
+def test_converge_signs_a_batch_to_exactly_these_bytes(backend: str, batch: list[dict[str, Any]]) -> None:
     seed = hex_of(batch[0], "private_key")
     identity = Identity(Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw(), seed)
     drafts = [Message.from_bytes(hex_of(vector, "wire")).evolve(sender="") for vector in batch]
@@ -128,7 +128,7 @@ def test_converge_signs_a_batch_to_exactly_these_bytes(batch: list[dict[str, Any
 
 
 @by_name(VECTORS)
-def test_converge_reads_what_the_independent_decoder_reads(vector: dict[str, Any]) -> None:
+def test_converge_reads_what_the_independent_decoder_reads(backend: str, vector: dict[str, Any]) -> None:
     frame = hex_of(vector, "wire")
     message = Message.from_bytes(frame)
     assert message.verify() is (vector in SIGNED)
@@ -144,7 +144,7 @@ def test_converge_reads_what_the_independent_decoder_reads(vector: dict[str, Any
 
 
 @by_name([vector for vector in SIGNED if "path" not in vector])
-def test_converge_signs_to_exactly_these_bytes(vector: dict[str, Any]) -> None:
+def test_converge_signs_to_exactly_these_bytes(backend: str, vector: dict[str, Any]) -> None:
     message, seed = Message.from_bytes(hex_of(vector, "wire")), hex_of(vector, "private_key")
     public_key = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
     unsigned = message.evolve(sender="")
