@@ -362,9 +362,14 @@ class Message(Draft):
         }
 
     def _encode(self, public_key: bytes | None, packed: bytes) -> bytes:
+        topics = [topic.wire_fields for topic in self.topics] if self.topics else []
+        headers = dict(sorted(self.headers.items())) if self.headers else {}
+        sender = self.sender if public_key is None else None
         return wire.pack_body(
-            public_key, self.sender, self.id, self.recipient, [topic.wire_fields for topic in self.topics],
-            self.timestamp, self.task_id, dict(sorted(self.headers.items())) if self.headers else {}, packed,
+            [
+                wire.VERSION, public_key, sender, self.id, self.recipient, topics, self.timestamp, self.task_id,
+                headers, packed,
+            ]
         )  # fmt: skip
 
     def _canonical(self, public_key: bytes) -> bytes:

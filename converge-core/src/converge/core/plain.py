@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, Union
 import msgpack
 import ormsgpack
 
-__all__ = ["MAX_DEPTH", "Plain", "check", "looks_odd", "pack", "repack", "unpack", "unpack_own"]
+__all__ = ["MAX_DEPTH", "Plain", "check", "is_modest", "looks_odd", "pack", "repack", "unpack", "unpack_own"]
 
 Plain: TypeAlias = Union[bool, int, float, str, bytes, "list[Plain]", "dict[str, Plain]", None]
 """What a value may be made of."""
@@ -34,6 +34,7 @@ _NATIVE_TYPES_ONLY = (
 # The first bytes of msgpack values (github.com/msgpack/msgpack/blob/master/spec.md)
 _CONTAINERS = bytes([*range(0x80, 0xA0), *range(0xDC, 0xE0)])
 _BYTES_AND_EXTENSIONS = bytes([*range(0xC4, 0xCA), *range(0xD4, 0xD9)])
+_NO_CONTAINERS = bytes({*range(256)} - {*_CONTAINERS})
 _ORDINARY = bytes({*range(256)} - {*_CONTAINERS} - {*_BYTES_AND_EXTENSIONS})
 _LARGE = re.compile(rb"\xcf[\x80-\xff]")  # an unsigned integer of 64 bits whose highest bit is set
 
@@ -114,6 +115,16 @@ def unpack(data: bytes) -> Any:  # noqa: ANN401  # the shape is the writer's
 def unpack_own(packed: bytes) -> Any:  # noqa: ANN401  # as above
     """The value in bytes that came from `pack` and that nobody else had a chance to change; nothing is checked."""
     return ormsgpack.unpackb(packed)
+
+
+def is_modest(packed: bytes) -> bool:
+    """Whether msgpack that packs again to the same bytes surely is plain data; a no may be wrong.
+
+    Such bytes have no extension and no key that is no text; what is left are integers from 2**63 up, and deep nesting.
+    """
+    if len(packed.translate(None, _NO_CONTAINERS)) > MAX_DEPTH:
+        return False
+    return 0xCF not in packed or _LARGE.search(packed) is None
 
 
 def looks_odd(packed: bytes) -> bool:

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from converge.core.errors import StoreCorruption
-from converge.network.replay_window import ReplayWindow
+from converge.network.replay_window import Key, ReplayWindow, digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +57,7 @@ class StoredReplayWindow(ReplayWindow):
     ) -> None:
         self._store, self._prefix = store, f"replay:{agent_id}:"
         super().__init__(max_age_sec, max_ahead_sec, capacity, now, started_at=self._first_start(now()))
-        self._place_of: dict[tuple[str, bytes, int], int] = {}
+        self._place_of: dict[tuple[str, Key, int], int] = {}
         self._free: list[int] = []
         self._places = 0
         self._load()
@@ -82,7 +82,7 @@ class StoredReplayWindow(ReplayWindow):
         self._store.put(*self._record_of(message))
 
     def _record_of(self, message: Message) -> tuple[str, Plain]:
-        sender, key, sent = message.sender, self._key(message), message.timestamp
+        sender, key, sent = message.sender, digest_of(message), message.timestamp
         entry = (sender, key, sent // self._bucket_ms)
         place = self._place_of.get(entry)
         if place is None:
@@ -93,7 +93,10 @@ class StoredReplayWindow(ReplayWindow):
         self._places += 1
         return self._places - 1
 
-    def _forget_one(self, sender: str, key: bytes, bucket: int) -> None:
+    def _key(self, message: Message) -> Key:
+        return digest_of(message)
+
+    def _forget_one(self, sender: str, key: Key, bucket: int) -> None:
         place = self._place_of.pop((sender, key, bucket), None)
         if place is not None:
             self._free.append(place)
