@@ -24,12 +24,11 @@ class LifeContract(TransportFixtures):
     async def test_starting_and_stopping_twice_is_no_error(self, agents: Agents) -> None:
         alice, bob = agents.make(), agents.make()
         await alice.stop()
-        for _ in range(2):
+        for number in range(2):
             await alice.start()
             await bob.start()
-        await alice.send(1, bob)
-        await alice.send(2, bob)
-        assert await bob.numbers(2) == [1, 2]
+            await alice.send(number, bob)
+        assert await bob.numbers(2) == [0, 1]
         for _ in range(2):
             await bob.stop()
 
