@@ -14,7 +14,7 @@ PLUGIN_API: Final = 1
 """The version of the contract between core and a driver; a driver class may state its own as `converge_api`."""
 
 Kind: TypeAlias = Literal[
-    "transport", "store", "executor", "governance", "tool", "llm_provider", "admission", "trust", "agent"
+    "transport", "store", "executor", "governance", "tool", "llm_provider", "admission", "trust", "agent", "command"
 ]
 """What a driver is for."""
 
@@ -29,6 +29,7 @@ GROUPS: Final[Mapping[Kind, str]] = MappingProxyType(
         "admission": "converge.admission",
         "trust": "converge.trust",
         "agent": "converge.agents",
+        "command": "converge.commands",
     }
 )
 """The entry-point group of each kind."""

@@ -61,3 +61,7 @@ class DriverSpecs:
     @hookspec(firstresult=True)
     def converge_find_agent(self, name: str) -> object | None:
         """The agent class called `name`."""
+
+    @hookspec(firstresult=True)
+    def converge_find_command(self, name: str) -> object | None:
+        """The subcommand of `converge` called `name`: a `click.Command`."""
