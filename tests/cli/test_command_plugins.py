@@ -1,4 +1,4 @@
-"""A distribution brings a subcommand; its name is listed without importing it, and a broken one hurts its caller only."""
+"""A distribution brings a subcommand: its name is listed without an import, and a broken one hurts its caller only."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def test_a_broken_one_is_one_line_for_its_caller_and_nothing_for_others(converge
     install(site, "greet", "raise RuntimeError('no luck')\n", "acme-greet")
     failed = converge("greet", "you")
     assert failed.code == 2
-    assert failed.err.startswith("Error: the command plugin 'greet' (acme-greet 1.0, acme_greet:greet) cannot be loaded")
+    assert failed.err.startswith(
+        "Error: the command plugin 'greet' (acme-greet 1.0, acme_greet:greet) cannot be loaded"
+    )
     assert "no luck" in failed.err
     assert len(failed.err.splitlines()) == 1
     assert converge("plugins", "list").code == 0

@@ -73,6 +73,8 @@ class Member:
         with suppress(ConnectionClosed):  # the reader raises it too
             while True:
                 packet = outbox.next()
+                if self.peer.held and outbox.is_low:
+                    self._router.release(self.peer)
                 if packet is None:
                     await outbox.waiting.wait()
                     continue

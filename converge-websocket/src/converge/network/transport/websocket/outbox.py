@@ -15,10 +15,16 @@ from converge.network.transport.websocket.packets import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["CONFIRM_EVERY", "Full", "Outbox"]
+__all__ = ["CONFIRM_EVERY", "WINDOW", "Full", "Outbox"]
 
 Full = Literal["outbox_messages", "outbox_bytes"]
 """Which bound is reached."""
+
+WINDOW = 512
+"""How many messages of a client may wait or be unconfirmed.
+
+So many may still come for an agent that the hub calls busy, which is when as many more have room there.
+"""
 
 CONFIRM_EVERY = 64
 """Messages after which a confirmation goes out by itself; fewer are confirmed at the next look at the time."""
@@ -30,11 +36,13 @@ class Outbox:
     """Frames of messages, and packets that go before them; the packets that leave hold as much as waits and fits.
 
     `sent` counts the messages that were handed to the connection, `confirmed` those that the other side says it took,
-    `received` those that came from it. For one event loop; `waiting` is set while there is something to send, `drained`
-    while there is not, and `room` whenever messages were taken out.
+    `received` those that came from it. With a `window`, no more than so many wait or are unconfirmed. For one event
+    loop; `waiting` is set while there is something to send, `drained` while there is not, and `room` whenever there may
+    be more room than before.
     """
 
-    def __init__(self, max_messages: int, max_bytes: int, max_packet_bytes: int) -> None:
+    def __init__(self, max_messages: int, max_bytes: int, max_packet_bytes: int, window: int | None = None) -> None:
+        self._window = window
         self._max_messages, self._max_bytes, self._max_packet = max_messages, max_bytes, max_packet_bytes
         self._frames: list[bytes] = []
         self._bytes = 0
@@ -66,7 +74,9 @@ class Outbox:
 
     def full_for(self, size: int) -> Full | None:
         """The bound that a frame of `size` bytes is over now; one frame is always taken when none waits."""
-        if len(self._frames) >= self._max_messages:
+        if len(self._frames) >= self._max_messages or (
+            self._window is not None and len(self._frames) + self.unconfirmed >= self._window
+        ):
             return "outbox_messages"
         return "outbox_bytes" if self._frames and self._bytes + size > self._max_bytes else None
 
@@ -159,4 +169,15 @@ class Outbox:
         if not self.confirmed <= count <= self.sent:
             return False
         self.confirmed = count
+        self.room.set()
         return True
+
+    @property
+    def is_filling(self) -> bool:
+        """Whether half of what may wait does: time to slow down those who send."""
+        return len(self._frames) * 2 >= self._max_messages or self._bytes * 2 >= self._max_bytes
+
+    @property
+    def is_low(self) -> bool:
+        """Whether a quarter of what may wait does at most: time to go on."""
+        return len(self._frames) * 4 <= self._max_messages and self._bytes * 4 <= self._max_bytes

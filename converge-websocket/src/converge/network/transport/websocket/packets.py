@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
-from converge.core.limits import DEFAULT_FRAME_BYTES, MAX_FRAME_BYTES
+from converge.core.limits import MAX_FRAME_BYTES
 from converge.network.transport.websocket.errors import CloseCode, ProtocolViolation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Sequence
 
 __all__ = [
     "MAX_ITEMS",
@@ -37,7 +37,6 @@ __all__ = [
     "encode_reply",
     "encode_request",
     "kind_of",
-    "packets_of",
 ]
 
 _T = TypeVar("_T")
@@ -52,7 +51,6 @@ MAX_PACKET_BYTES: Final = MAX_FRAME_BYTES + PACKET_OVERHEAD
 """The largest packet that any configuration allows."""
 
 _COUNT_BYTES = 8
-_ITEM_OVERHEAD = 5  # the longest header of bytes
 
 
 class Kind(IntEnum):
@@ -67,6 +65,8 @@ class Kind(IntEnum):
     REPLY = 7
     LOST = 8
     GONE = 9
+    BUSY = 10
+    READY = 11
 
 
 class Request(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
@@ -122,20 +122,6 @@ def decode_messages(packet: bytes) -> list[bytes]:
     return _decoded(_bytes_list, packet)
 
 
-def packets_of(frames: Iterable[bytes], max_bytes: int = DEFAULT_FRAME_BYTES + PACKET_OVERHEAD) -> Iterator[bytes]:
-    """As few packets as `frames` fit in, in order; each frame must fit in one by itself."""
-    batch: list[bytes] = []
-    size = PACKET_OVERHEAD
-    for frame in frames:
-        size += len(frame) + _ITEM_OVERHEAD
-        if batch and (size > max_bytes or len(batch) == MAX_ITEMS):
-            yield encode_messages(batch)
-            batch, size = [], PACKET_OVERHEAD + len(frame) + _ITEM_OVERHEAD
-        batch.append(frame)
-    if batch:
-        yield encode_messages(batch)
-
-
 def encode_count(count: int) -> bytes:
     """How many messages were taken in on this connection so far."""
     return bytes([Kind.CONFIRMED]) + count.to_bytes(_COUNT_BYTES, "big")
@@ -183,13 +169,13 @@ def decode_lost(packet: bytes) -> list[Lost]:
     return _decoded(_lost, packet)
 
 
-def encode_ids(ids: Sequence[str]) -> bytes:
-    """A packet about agents that are gone."""
-    return bytes([Kind.GONE]) + _encode(ids)
+def encode_ids(kind: Kind, ids: Sequence[str]) -> bytes:
+    """A packet about agents that are gone, busy, or ready again."""
+    return bytes([kind]) + _encode(ids)
 
 
 def decode_ids(packet: bytes) -> list[str]:
-    """Who is gone."""
+    """Whom a packet made by `encode_ids` is about."""
     _check_items(packet)
     return _decoded(_ids, packet)
 

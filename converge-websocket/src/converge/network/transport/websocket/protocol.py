@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from converge.core.identity import Identity
 
 __all__ = [
+    "Busy",
     "ClientEvent",
     "ClientProtocol",
     "Confirmed",
@@ -41,6 +42,7 @@ __all__ = [
     "HubProtocol",
     "LostMessages",
     "Messages",
+    "Ready",
     "Replied",
 ]
 
@@ -78,9 +80,21 @@ class Gone(NamedTuple):
     ids: list[str]
 
 
+class Busy(NamedTuple):
+    """Agents for whom much waits at the hub: send them nothing until they are ready again."""
+
+    ids: list[str]
+
+
+class Ready(NamedTuple):
+    """Agents that were busy and are not any more."""
+
+    ids: list[str]
+
+
 HubEvent: TypeAlias = Messages | Confirmed | Request
 """What a client says."""
-ClientEvent: TypeAlias = Messages | Confirmed | Replied | LostMessages | Gone
+ClientEvent: TypeAlias = Messages | Confirmed | Replied | LostMessages | Gone | Busy | Ready
 """What a hub says."""
 
 _HUB_TAKES: dict[Kind, Callable[[bytes], HubEvent]] = {
@@ -94,6 +108,8 @@ _CLIENT_TAKES: dict[Kind, Callable[[bytes], ClientEvent]] = {
     Kind.REPLY: lambda packet: Replied(*decode_reply(packet)),
     Kind.LOST: lambda packet: LostMessages(decode_lost(packet)),
     Kind.GONE: lambda packet: Gone(decode_ids(packet)),
+    Kind.BUSY: lambda packet: Busy(decode_ids(packet)),
+    Kind.READY: lambda packet: Ready(decode_ids(packet)),
 }
 
 

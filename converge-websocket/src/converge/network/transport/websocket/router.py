@@ -14,7 +14,7 @@ from converge.core.limits import MAX_ELEMENTS, MAX_TOPICS, check_text
 from converge.core.topic import Topic
 from converge.core.wire import VERSION
 from converge.network.transport.websocket.errors import CloseCode, ProtocolViolation
-from converge.network.transport.websocket.packets import Lost, encode_ids
+from converge.network.transport.websocket.packets import Kind, Lost, encode_ids
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -49,6 +49,8 @@ class Peer:
         self.id, self.public_key, self.outbox = agent_id, public_key, outbox
         self.topics: set[bytes] = set()
         self.watched: set[str] = set()
+        self.held: set[Peer] = set()
+        """Who was told that this one is busy, and not yet that it is ready again."""
         self.has_left = False
 
 
@@ -84,6 +86,7 @@ class Router:
         earlier = self._peers.get(peer.id)
         if earlier is not None:
             self._forget(earlier)
+            peer.held, earlier.held = earlier.held, set()
             for frame in earlier.outbox.take_all():
                 self._offer(peer, frame)
         self._peers[peer.id] = peer
@@ -95,14 +98,25 @@ class Router:
             return
         peer.has_left = True
         self._forget(peer)
+        self.release(peer)
         self._count("dropped_disconnected", len(peer.outbox.take_all()))
         self._count("lost_unconfirmed", peer.outbox.unconfirmed)
         if self._peers.get(peer.id) is peer:
             del self._peers[peer.id]
-            notice = encode_ids([peer.id])
+            notice = encode_ids(Kind.GONE, [peer.id])
             for watcher in self._watchers.pop(peer.id, ()):
                 watcher.watched.discard(peer.id)
-                self._count("dropped_notices", not watcher.outbox.notify(notice))
+                self._notify(watcher, notice)
+
+    def release(self, peer: Peer) -> None:
+        """Little waits for `peer` now: those who were told that it is busy may go on."""
+        held, peer.held = peer.held, set()
+        notice = encode_ids(Kind.READY, [peer.id])
+        for sender in held:
+            self._notify(sender, notice)
+
+    def _notify(self, peer: Peer, notice: bytes) -> None:
+        self._count("dropped_notices", not peer.outbox.notify(notice))
 
     def _forget(self, peer: Peer) -> None:
         for key in peer.topics:
@@ -163,17 +177,20 @@ class Router:
             self._lost(routing, "not_its_sender", lost)
             return 1
         if routing.recipient is not None:
-            self._route_direct(routing.recipient, routing, frame, lost)
+            self._route_direct(peer, routing.recipient, routing, frame, lost)
             return 1
         return self._route_to_many(peer, keys, frame)
 
-    def _route_direct(self, recipient: str, routing: _Routing, frame: bytes, lost: list[Lost]) -> None:
+    def _route_direct(self, peer: Peer, recipient: str, routing: _Routing, frame: bytes, lost: list[Lost]) -> None:
         target = self._peers.get(recipient)
         if target is None:
             self.counters["dropped_not_connected"] += 1
             self._lost(routing, "not_connected", lost)
         elif not self._offer(target, frame):
             self._lost(routing, "outbox_full", lost)
+        elif target.outbox.is_filling and peer not in target.held:
+            target.held.add(peer)
+            self._notify(peer, encode_ids(Kind.BUSY, [recipient]))
 
     def _route_to_many(self, peer: Peer, keys: Collection[bytes], frame: bytes) -> int:
         audience: Iterable[Peer]

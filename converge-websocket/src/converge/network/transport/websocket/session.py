@@ -11,7 +11,7 @@ from websockets.exceptions import ConnectionClosed
 
 from converge.network.transport.websocket.errors import CloseCode, HubUnreachable, ProtocolViolation
 from converge.network.transport.websocket.packets import MAX_ITEMS, Lost, encode_request
-from converge.network.transport.websocket.protocol import Confirmed, Gone, LostMessages, Messages
+from converge.network.transport.websocket.protocol import Busy, Confirmed, Gone, LostMessages, Messages, Ready
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -48,6 +48,7 @@ class Session:
         self._number = 0
         self._confirming: asyncio.TimerHandle | None = None
         self._is_over = False
+        self._busy: dict[str, asyncio.Event] = {}
         self.routes: set[str] = set()
 
     @property
@@ -89,6 +90,15 @@ class Session:
             answers += await self._request(operation, items[start : start + MAX_ITEMS])
         return answers
 
+    def is_busy(self, agent_id: str) -> bool:
+        """Whether so much waits for `agent_id` at the hub that nothing should be sent to it."""
+        return agent_id in self._busy
+
+    async def ready(self, agent_id: str) -> None:
+        """Return when `agent_id` is not busy, or not there any more."""
+        while (busy := self._busy.get(agent_id)) is not None:
+            await busy.wait()
+
     async def _request(self, operation: str, items: Sequence[Any]) -> list[str]:
         if self._is_over:
             raise HubUnreachable(self._uri, "the connection has ended")
@@ -126,10 +136,22 @@ class Session:
                 self._lost(lost)
         elif isinstance(event, Gone):
             self.routes.difference_update(event.ids)
+            self._ready(event.ids)
+        elif isinstance(event, Busy):
+            for agent_id in event.ids:
+                self._busy.setdefault(agent_id, asyncio.Event())
+        elif isinstance(event, Ready):
+            self._ready(event.ids)
         elif not isinstance(event, Messages):
             answer = self._asked.get(event.number)
             if answer is not None and not answer.done():
                 answer.set_result(event.items)
+
+    def _ready(self, ids: Sequence[str]) -> None:
+        for agent_id in ids:
+            ready = self._busy.pop(agent_id, None)
+            if ready is not None:
+                ready.set()
 
     def _lost(self, lost: Lost) -> None:
         self._counters["messages_lost"] += 1
@@ -156,6 +178,7 @@ class Session:
         self._is_over = True
         if self._confirming is not None:
             self._confirming.cancel()
+        self._ready(list(self._busy))
         for answer in self._asked.values():
             if not answer.done():
                 answer.set_exception(HubUnreachable(self._uri, "the connection has ended"))

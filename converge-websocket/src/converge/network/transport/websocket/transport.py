@@ -18,7 +18,7 @@ from converge.network.transport.base import Transport
 from converge.network.transport.websocket.connecting import HubAddress, connect
 from converge.network.transport.websocket.errors import CloseCode, HubBusy, HubRefused, HubUnreachable
 from converge.network.transport.websocket.inbox import Inbox
-from converge.network.transport.websocket.outbox import Outbox
+from converge.network.transport.websocket.outbox import WINDOW, Outbox
 from converge.network.transport.websocket.packets import MAX_PACKET_BYTES, PACKET_OVERHEAD
 from converge.network.transport.websocket.session import Session
 
@@ -58,9 +58,10 @@ class WebSocketTransport(Transport):
     At most once, in order for each sender. An agent sends messages of its own only, signed or not. `send` returns when
     the message waits for the connection; what waits together travels in one frame. Before the first message to an
     agent the hub is asked whether it is there, and tells when it leaves: sending to one that is not there raises
-    `Undeliverable`. While the connection is broken, `send` waits for it, `connect_timeout_sec` at most. What was handed
-    to a connection that broke, and was not confirmed by the hub, is counted as `messages_lost` (some of it may have
-    arrived) and never sent again; so is what the hub could not deliver, besides as `lost_<reason>`.
+    `Undeliverable`. When much waits for it at the hub already, or the connection is broken, `send` waits,
+    `connect_timeout_sec` at most. What was handed to a connection that broke, and was not confirmed by the hub, is
+    counted as `messages_lost` (some of it may have arrived) and never sent again; so is what the hub could not deliver,
+    besides as `lost_<reason>`.
 
     Without `identity` the one that a runtime binds is used. `hub_id` is the id of the hub, which it proves; without it
     the hub must be on this machine, or have a certificate that is verified (`InsecureConnection` else). With `hub_id`
@@ -130,7 +131,11 @@ class WebSocketTransport(Transport):
                 f"the WebSocket transport of {self.agent_id} has no private key to prove who it is; pass identity=, or "
                 "give the transport to an AgentRuntime, which binds that of its agent"
             )
-        self._inbox, self._outbox, self._ended = Inbox(*self._bounds), Outbox(*self._bounds, MAX_PACKET_BYTES), None
+        self._inbox, self._outbox, self._ended = (
+            Inbox(*self._bounds),
+            Outbox(*self._bounds, MAX_PACKET_BYTES, WINDOW),
+            None,
+        )
         running = await self._open_first(self._inbox, self._outbox)
         self._runner = asyncio.create_task(self._keep(running, self._inbox, self._outbox), name="converge-websocket")
 
@@ -158,8 +163,11 @@ class WebSocketTransport(Transport):
         session = self._session or await self._connection(recipient)
         if len(frame) > session.max_message_bytes:
             raise _too_large(recipient, len(frame), session.max_message_bytes)
-        if recipient is not None and recipient not in session.routes and recipient != self.agent_id:
-            await self._find(session, recipient)
+        if recipient is not None:
+            if session.is_busy(recipient):
+                await self._ready(session, recipient)
+            if recipient not in session.routes:
+                await self._find(session, recipient)
         if outbox.full_for(len(frame)) is not None:
             await self._room(outbox, len(frame), recipient)
         outbox.offer(frame)
@@ -227,6 +235,14 @@ class WebSocketTransport(Transport):
                 return self._session
         except TimeoutError:
             reason = f"there is no connection to the hub at {self._address.uri} since {self._timeout:g} s"
+            raise Undeliverable(recipient, reason) from None
+
+    async def _ready(self, session: Session, recipient: str) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                await session.ready(recipient)
+        except TimeoutError:
+            reason = f"it has been too slow for {self._timeout:g} s, and what may wait for it at the hub does already"
             raise Undeliverable(recipient, reason) from None
 
     async def _find(self, session: Session, recipient: str) -> None:
