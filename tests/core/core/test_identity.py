@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import importlib
 import logging
 import os
 import pickle
@@ -11,8 +12,9 @@ import stat
 import subprocess
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 import pytest
@@ -20,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ed448
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from converge.core import ed25519
+from converge.core import ed25519, ed25519_cryptography, ed25519_pynacl
 from converge.core.errors import ConvergeError, IdentityError, SigningError
 from converge.core.identity import Identity
 
@@ -59,6 +61,16 @@ def encoded(y: int, sign: int = 0) -> bytes:
     return (y | sign << 255).to_bytes(32, "little")
 
 
+@pytest.fixture(params=["cryptography", "pynacl"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Everything of Ed25519 goes through this backend; key objects of the other are forgotten."""
+    module = importlib.import_module(f"converge.core.ed25519_{request.param}")
+    monkeypatch.setattr(ed25519, "_backend", module)
+    ed25519.load_public_key.cache_clear()
+    yield module.NAME
+    ed25519.load_public_key.cache_clear()
+
+
 def test_the_small_order_list_is_the_whole_torsion_group() -> None:
     numbers, torsion = random.Random(1), set[Point]()
     while len(torsion) < 8:
@@ -71,7 +83,7 @@ def test_the_small_order_list_is_the_whole_torsion_group() -> None:
 
 @pytest.mark.parametrize("y", sorted(ed25519.SMALL_ORDER_Y))
 @pytest.mark.parametrize("sign", [0, 1])
-def test_a_public_key_of_small_order_is_refused(y: int, sign: int) -> None:
+def test_a_public_key_of_small_order_is_refused(backend: str, y: int, sign: int) -> None:
     with pytest.raises(IdentityError, match="small order"):
         Identity.from_public_key(encoded(y, sign))
     assert not ed25519.verify(encoded(y, sign), bytes(64), b"anything")
@@ -85,12 +97,12 @@ def test_openssl_alone_would_take_a_signature_of_nobody() -> None:
 
 @pytest.mark.parametrize("y", [P, P + 1, P + 3, 2**255 - 1])
 @pytest.mark.parametrize("sign", [0, 1])
-def test_a_public_key_that_is_not_canonical_is_refused(y: int, sign: int) -> None:
+def test_a_public_key_that_is_not_canonical_is_refused(backend: str, y: int, sign: int) -> None:
     with pytest.raises(IdentityError, match="canonical"):
         Identity.from_public_key(encoded(y, sign))
 
 
-def test_a_generated_identity_has_three_parts_that_belong_together() -> None:
+def test_a_generated_identity_has_three_parts_that_belong_together(backend: str) -> None:
     identity = Identity.generate()
     assert isinstance(identity.private_key, bytes)
     assert (len(identity.public_key), len(identity.private_key)) == (32, 32)
@@ -99,7 +111,7 @@ def test_a_generated_identity_has_three_parts_that_belong_together() -> None:
     assert Identity.generate() != identity
 
 
-def test_the_keys_of_rfc_8032_sign_as_it_says() -> None:
+def test_the_keys_of_rfc_8032_sign_as_it_says(backend: str) -> None:
     seed = bytes.fromhex("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb")
     public = bytes.fromhex("3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c")
     signature = Identity(public, seed).sign(b"\x72")
@@ -137,6 +149,150 @@ def test_parts_that_do_not_belong_together_are_refused() -> None:
         Identity(one.public_key, one.private_key, other.fingerprint)
     with pytest.raises(IdentityError, match="fingerprint"):
         Identity(one.public_key, fingerprint=one.fingerprint.upper())
+
+
+ORDER_8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+
+
+def base_point() -> Point:
+    x, y = point_with(4 * pow(5, -1, P) % P) or (0, 1)
+    return (x if x % 2 == 0 else P - x), y
+
+
+def point_bytes(point: Point) -> bytes:
+    return encoded(point[1], point[0] & 1)
+
+
+class Crafted(NamedTuple):
+    """A key, a message, and a signature made with both scalars in hand, as only the key's owner can."""
+
+    key: bytes
+    nonce_point: bytes
+    response: int
+    data: bytes
+
+
+def crafted(key: Point, nonce: bytes, secret: int, number: int, data: bytes) -> Crafted:
+    encoded_key = point_bytes(key)
+    challenge = int.from_bytes(hashlib.sha512(nonce + encoded_key + data).digest(), "little") % GROUP_ORDER
+    return Crafted(encoded_key, nonce, (number + challenge * secret) % GROUP_ORDER, data)
+
+
+def odd_signatures() -> dict[str, tuple[Crafted, bool]]:
+    """Where implementations of Ed25519 are known to differ, and what is to be said of each (eprint 2020/1244)."""
+    base, torsion = base_point(), point_with(ORDER_8) or (0, 1)
+    secret, number = 2**200 + 12345, 2**190 + 54321
+    key, nonce = times(secret, base), times(number, base)
+    plain = crafted(key, point_bytes(nonce), secret, number, b"hello")
+    cases = {
+        "as RFC 8032 makes it": (plain, True),
+        "S + L": (plain._replace(response=plain.response + GROUP_ORDER), False),
+        "another S": (plain._replace(response=plain.response ^ 1), False),
+        "R with a torsion component": (crafted(key, point_bytes(add(nonce, torsion)), secret, number, b"hello"), False),
+        "R not canonical": (crafted(key, encoded(P + 1), secret, 0, b"hello"), False),
+        "R neutral with a sign": (crafted(key, encoded(1, 1), secret, 0, b"hello"), False),
+    }
+    for y in sorted(ed25519.SMALL_ORDER_Y):
+        cases[f"R of small order {y % 1000}"] = (crafted(key, encoded(y), secret, 0, b"hello"), False)
+    mixed = add(key, torsion)
+    for text in (b"%d" % number for number in range(16)):
+        made = crafted(mixed, point_bytes(nonce), secret, number, text)
+        challenge = hashlib.sha512(made.nonce_point + made.key + text).digest()
+        residue = int.from_bytes(challenge, "little") % GROUP_ORDER % 8
+        cases[f"key with a torsion component, message {text!r}"] = (made, residue == 0)
+    return cases
+
+
+ODD = odd_signatures()
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_both_backends_judge_odd_signatures_alike(backend: str, name: str) -> None:
+    made, good = ODD[name]
+    signature = made.nonce_point + made.response.to_bytes(32, "little")
+    assert ed25519.verify(made.key, signature, made.data) is good
+
+
+def test_odd_signatures_are_no_idle_cases() -> None:
+    """Some of those that are refused here would pass a library that is asked alone."""
+    made, _ = ODD["R of small order 1"]
+    signature = made.nonce_point + made.response.to_bytes(32, "little")
+    Ed25519PublicKey.from_public_bytes(made.key).verify(signature, made.data)
+    assert sum(good for _, good in ODD.values()) >= 2
+
+
+def test_both_backends_make_the_same_keys_and_signatures() -> None:
+    numbers = random.Random(8032)
+    for size in (0, 1, 31, 32, 33, 1000):
+        seed, data = numbers.randbytes(32), numbers.randbytes(size)
+        made = []
+        for module in (ed25519_cryptography, ed25519_pynacl):
+            key = module.private_key(seed)
+            signature = key.sign(data)
+            made.append((key.public_key, signature, key.seed()))
+            for other in (ed25519_cryptography, ed25519_pynacl):
+                assert other.verifier(key.public_key)(signature, data)
+                assert not other.verifier(key.public_key)(signature, data + b"x")
+        assert made[0] == made[1]
+
+
+def test_random_keys_and_changed_signatures_are_judged_alike() -> None:
+    numbers = random.Random(25519)
+    key = ed25519_cryptography.private_key(bytes(32))
+    signature = key.sign(b"data")
+    for _ in range(300):
+        public, changed = numbers.randbytes(32), bytearray(signature)
+        changed[numbers.randrange(64)] ^= 1 << numbers.randrange(8)
+        for pair in ((public, signature), (key.public_key, bytes(changed))):
+            assert [
+                module.verifier(pair[0])(pair[1], b"data") for module in (ed25519_cryptography, ed25519_pynacl)
+            ] == [
+                False,
+                False,
+            ]
+
+
+@pytest.mark.parametrize("size", [0, 63, 65, 68, 128])
+def test_a_signature_of_another_length_is_none(backend: str, size: int) -> None:
+    """Also where it could be cut elsewhere: a library that takes signature and data joined must not be fooled."""
+    identity = Identity.generate()
+    joined = identity.sign(b"data") + b"data"
+    assert not ed25519.verify(identity.public_key, joined[:size], joined[size:] or b"data")
+
+
+def test_what_is_no_bytes_is_a_type_error(backend: str) -> None:
+    identity = Identity.generate()
+    for wrong in ("data", None, 5, bytearray(b"data")):
+        with pytest.raises(TypeError, match="bytes"):
+            identity.sign(wrong)  # type: ignore[arg-type]  # what is tested
+        with pytest.raises(TypeError, match="bytes"):
+            ed25519.verify(identity.public_key, identity.sign(b""), wrong)  # type: ignore[arg-type]  # as above
+
+
+def test_a_key_object_shows_no_secret(backend: str) -> None:
+    seed = bytes(range(32))
+    key = ed25519.load_private_key(seed)
+    shown = [repr(key), str(key), *[repr(getattr(key, name, None)) for name in dir(key)]]
+    assert not [text for text in shown for spelling in spellings(seed) if spelling in text]
+    assert key.seed() == seed
+
+
+def loaded_with(setup: str) -> tuple[str, set[str]]:
+    code = (
+        f"import sys\n{setup}\nfrom converge.core import ed25519, message, aead\nfrom converge.core.identity import "
+        "Identity\nmessage.Message().sign(Identity.generate()).verify()\nprint(ed25519.BACKEND, *sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    name, *modules = done.stdout.split()
+    return name, {module.partition(".")[0] for module in modules} & {"nacl", "cryptography"}
+
+
+def test_only_the_backend_in_use_is_loaded() -> None:
+    assert loaded_with("") == ("pynacl", {"nacl"})
+
+
+def test_without_pynacl_it_is_cryptography() -> None:
+    assert loaded_with("sys.modules['nacl'] = None") == ("cryptography", {"nacl", "cryptography"})
 
 
 def test_identity_errors_are_value_errors_of_converge() -> None:

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from converge.core.merkle import leaf_hash, node_hash, path_length, root_from_path
+from converge.core.merkle import leaf_hash, node_hash, path_sides, root_from_path, tree_with_paths
 
 SIZES = range(1, 34)
 
@@ -52,7 +52,7 @@ def test_every_inclusion_path_leads_to_the_root(size: int) -> None:
     leaves = leaves_of(size)
     for index, leaf in enumerate(leaves):
         path = tree_path(index, leaves)
-        assert path_length(index, size) == len(path)
+        assert path_sides(index, size)[1] == len(path)
         assert root_from_path(leaf_hash(leaf), index, size, path) == tree_root(leaves)
 
 
@@ -74,7 +74,7 @@ def test_a_leaf_at_another_place_leads_to_another_root(size: int) -> None:
     for index, leaf in enumerate(leaves):
         path = tree_path(index, leaves)
         for other in range(size):
-            if other != index and path_length(other, size) == len(path):
+            if other != index and path_sides(other, size)[1] == len(path):
                 assert root_from_path(leaf_hash(leaf), other, size, path) != tree_root(leaves)
 
 
@@ -82,3 +82,39 @@ def test_an_index_outside_the_tree_is_refused() -> None:
     for index, size in [(1, 1), (-1, 2), (5, 5), (0, 0)]:
         with pytest.raises(ValueError, match="not in a tree"):
             root_from_path(leaf_hash(b"a"), index, size, [])
+
+
+@pytest.mark.parametrize("size", [*SIZES, 63, 64, 65, 100, 1000])
+def test_a_tree_gives_the_root_and_every_path(size: int) -> None:
+    leaves = leaves_of(size)
+    root, paths = tree_with_paths([leaf_hash(leaf) for leaf in leaves])
+    assert root == tree_root(leaves)
+    assert paths == [b"".join(tree_path(index, leaves)) for index in range(size)]
+
+
+def test_there_is_no_tree_without_leaves() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        tree_with_paths([])
+
+
+def rfc_root(leaf: bytes, index: int, size: int, path: list[bytes]) -> bytes:
+    """The algorithm of RFC 9162 section 2.1.3.2, step by step as it stands there."""
+    fn, sn, r = index, size - 1, leaf
+    for p in path:
+        assert sn != 0
+        if fn & 1 or fn == sn:
+            r = hashlib.sha256(b"\x01" + p + r).digest()
+            while not fn & 1 and fn != 0:
+                fn, sn = fn >> 1, sn >> 1
+        else:
+            r = hashlib.sha256(b"\x01" + r + p).digest()
+        fn, sn = fn >> 1, sn >> 1
+    assert sn == 0
+    return r
+
+
+@pytest.mark.parametrize("size", [*SIZES, 255, 256, 257, 65_535, 65_536])
+def test_any_path_of_the_right_length_gives_what_the_rfc_computes(size: int) -> None:
+    for index in {*range(min(size, 40)), size // 2, size - 2, size - 1} - {-1}:
+        path = [bytes([number]) * 32 for number in range(path_sides(index, size)[1])]
+        assert root_from_path(b"l" * 32, index, size, path) == rfc_root(b"l" * 32, index, size, path)

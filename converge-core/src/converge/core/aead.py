@@ -9,8 +9,6 @@ import hashlib
 import secrets
 from typing import TYPE_CHECKING
 
-from cryptography.exceptions import InvalidTag
-
 from converge.core.errors import DecryptionError
 
 if TYPE_CHECKING:
@@ -43,6 +41,8 @@ def decrypt(ciphertext: bytes, key: bytes, associated_data: bytes | None = None)
         raise DecryptionError(
             f"a ciphertext has at least {_NONCE_BYTES + _TAG_BYTES} bytes (nonce and tag); this has {len(ciphertext)}"
         )
+    from cryptography.exceptions import InvalidTag  # as in `_cipher`
+
     try:
         return cipher.decrypt(ciphertext[:_NONCE_BYTES], ciphertext[_NONCE_BYTES:], associated_data)
     except InvalidTag:

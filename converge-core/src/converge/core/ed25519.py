@@ -1,21 +1,32 @@
 """Ed25519 (RFC 8032) with strict public keys and cached key objects.
 
-OpenSSL takes any 32 bytes as a public key. Two kinds of them are refused here, because more than the owner of one
-private key could sign under them: encodings with y >= p (RFC 8032 section 5.1.3 refuses them, and they would give
-one key two fingerprints), and points of small order, under which one signature fits many messages.
+The arithmetic is PyNaCl's when that is installed (`converge-core[fast]`), else that of `cryptography`; `BACKEND` tells
+which. Both refuse malleable signatures (S >= L) and compare R by its bytes, without the cofactor. Where they differ,
+or take what more than the owner of one private key could have signed, this module refuses for both:
+
+- public keys with y >= p, which RFC 8032 section 5.1.3 refuses too, and which would give one key two fingerprints;
+- public keys of small order, under which one signature fits many messages;
+- signatures whose R is of small order, which nobody makes who signs as RFC 8032 says.
 """
 
 from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
-
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from typing import TYPE_CHECKING
 
 from converge.core.errors import IdentityError
 
+try:
+    from converge.core import ed25519_pynacl as _backend
+except ImportError:
+    from converge.core import ed25519_cryptography as _backend  # type: ignore[no-redef]  # one of the two
+
+if TYPE_CHECKING:
+    from converge.core.ed25519_key import PrivateKey, Verifier
+
 __all__ = [
+    "BACKEND",
     "KEY_BYTES",
     "SIGNATURE_BYTES",
     "SMALL_ORDER_Y",
@@ -25,6 +36,9 @@ __all__ = [
     "load_public_key",
     "verify",
 ]
+
+BACKEND: str = _backend.NAME
+"""Whose arithmetic is used: `pynacl` or `cryptography`."""
 
 KEY_BYTES = 32
 SIGNATURE_BYTES = 64
@@ -53,30 +67,39 @@ def check_public_key(public_key: bytes) -> None:
 
 
 @lru_cache(maxsize=4096)
-def load_public_key(public_key: bytes) -> Ed25519PublicKey:
-    """The key object of a checked public key, remembered for the 4,096 keys used last; `IdentityError` if refused."""
+def load_public_key(public_key: bytes) -> Verifier:
+    """What verifies for a checked public key, remembered for the 4,096 keys used last; `IdentityError` if refused."""
     check_public_key(public_key)
-    return Ed25519PublicKey.from_public_bytes(public_key)
+    return _backend.verifier(public_key)
 
 
-def load_private_key(private_key: bytes) -> Ed25519PrivateKey:
+def load_private_key(private_key: bytes) -> PrivateKey:
     """The key object of a raw private key (the 32-byte seed of RFC 8032); `IdentityError` for anything else."""
     if not isinstance(private_key, bytes):
         raise IdentityError(f"a private key is {KEY_BYTES} raw bytes, not {type(private_key).__name__}")
     if len(private_key) != KEY_BYTES:
         raise IdentityError(f"a private key has {KEY_BYTES} raw bytes; this one has {len(private_key)}")
-    return Ed25519PrivateKey.from_private_bytes(private_key)
+    return _backend.private_key(private_key)
 
 
+@lru_cache(maxsize=4096)
 def fingerprint_of(public_key: bytes) -> str:
     """The agent id that belongs to `public_key`: its SHA-256 as 64 lower-case hex digits."""
     return hashlib.sha256(public_key).hexdigest()
 
 
 def verify(public_key: bytes, signature: bytes, data: bytes) -> bool:
-    """Whether `signature` is one that the owner of `public_key` made over `data`; a refused key has made none."""
-    try:
-        load_public_key(public_key).verify(signature, data)
-    except (InvalidSignature, IdentityError):
+    """Whether `signature` is one that the owner of `public_key` made over `data`; a refused key has made none.
+
+    Raises `TypeError` unless signature and data are bytes. Safe between threads.
+    """
+    for given in (signature, data):
+        if not isinstance(given, bytes):
+            raise TypeError(f"a signature and what it is over are bytes, not {type(given).__name__}")
+    if len(signature) != SIGNATURE_BYTES or int.from_bytes(signature[:32], "little") & _Y_BITS in SMALL_ORDER_Y:
         return False
-    return True
+    try:
+        is_good = load_public_key(public_key)
+    except IdentityError:
+        return False
+    return is_good(signature, data)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Self
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-from converge.core.ed25519 import check_public_key, fingerprint_of, load_private_key
+from converge.core.ed25519 import KEY_BYTES, check_public_key, fingerprint_of, load_private_key
 from converge.core.errors import IdentityError, SigningError
 from converge.core.key_file import read_key_file, write_key_file
 
 if TYPE_CHECKING:
     import os
+
+    from converge.core.ed25519_key import PrivateKey
 
 __all__ = ["Identity"]
 
@@ -33,12 +34,12 @@ class Identity:
     # tool that prints all attributes of an object finds no secret bytes.
     _public_key: bytes
     _fingerprint: str
-    _signer: Ed25519PrivateKey | None
+    _signer: PrivateKey | None
 
     def __init__(self, public_key: bytes, private_key: bytes | None = None, fingerprint: str | None = None) -> None:
         check_public_key(public_key)
         signer = None if private_key is None else load_private_key(private_key)
-        if signer is not None and signer.public_key().public_bytes_raw() != public_key:
+        if signer is not None and signer.public_key != public_key:
             raise IdentityError("the private key does not belong to the public key")
         actual = fingerprint_of(public_key)
         if fingerprint is not None and fingerprint != actual:
@@ -50,7 +51,7 @@ class Identity:
     @classmethod
     def generate(cls) -> Self:
         """A new identity from the operating system's random generator."""
-        return cls._from_signer(Ed25519PrivateKey.generate())
+        return cls._from_seed(secrets.token_bytes(KEY_BYTES))
 
     @classmethod
     def from_public_key(cls, public_key: bytes) -> Self:
@@ -67,7 +68,7 @@ class Identity:
         from converge.core.pem import parse  # only who reads or writes a file pays for its format
 
         file = Path(path)
-        return cls._from_signer(parse(read_key_file(file), password, file))
+        return cls._from_seed(parse(read_key_file(file), password, file))
 
     def save(self, path: str | os.PathLike[str], password: str | bytes | None = None) -> None:
         """Write the private key to a new PEM file (PKCS #8, RFC 5958) with mode 0600, encrypted if a password is given.
@@ -79,7 +80,7 @@ class Identity:
 
         if self._signer is None:
             raise IdentityError(f"{self!r} has no private key to save; keep its public_key bytes instead")
-        write_key_file(Path(path), serialise(self._signer, password))
+        write_key_file(Path(path), serialise(self._signer.seed(), password))
 
     @property
     def public_key(self) -> bytes:
@@ -89,7 +90,7 @@ class Identity:
     @property
     def private_key(self) -> bytes | None:
         """The raw private key (the seed), 32 bytes, or None. Whoever has these bytes is this agent."""
-        return None if self._signer is None else self._signer.private_bytes_raw()
+        return None if self._signer is None else self._signer.seed()
 
     @property
     def fingerprint(self) -> str:
@@ -97,12 +98,16 @@ class Identity:
         return self._fingerprint
 
     def sign(self, data: bytes) -> bytes:
-        """The bare Ed25519 signature over `data`, 64 bytes; `SigningError` when there is no private key.
+        """The bare Ed25519 signature over `data`, 64 bytes.
 
+        Raises `SigningError` when there is no private key, `TypeError` for what is no bytes.
+        Safe between threads.
         Begin `data` with a prefix that names the purpose, so that no signature can be used for another one.
         """
         if self._signer is None:
             raise SigningError(f"{self!r} holds only a public key and cannot sign; load the identity from its key file")
+        if not isinstance(data, bytes):
+            raise TypeError(f"only bytes can be signed, not {type(data).__name__}; encode it first")
         return self._signer.sign(data)
 
     def evolve(self, *, public_key: bytes | None = None, **changes: bytes | str | None) -> Self:
@@ -114,8 +119,8 @@ class Identity:
         return type(self)(self._public_key if public_key is None else public_key, **(fields | changes))  # type: ignore[arg-type]  # the constructor checks them
 
     @classmethod
-    def _from_signer(cls, signer: Ed25519PrivateKey) -> Self:
-        return cls(signer.public_key().public_bytes_raw(), signer.private_bytes_raw())
+    def _from_seed(cls, seed: bytes) -> Self:
+        return cls(load_private_key(seed).public_key, seed)
 
     def __repr__(self) -> str:
         return f"Identity({self._fingerprint}, {'public key only' if self._signer is None else 'private key hidden'})"

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import msgpack
-
-from converge.core.plain import check
+from converge.core.plain import pack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,6 +58,8 @@ HEADER_NAMES = ("enc", "in_reply_to", "traceparent", "ttl_ms")
 
 def check_text(value: object, where: str, *, empty: bool = False) -> None:
     """Raise unless `value` is a str of at most `MAX_TEXT_BYTES`, not empty unless `empty` allows it."""
+    if type(value) is str and value.isascii() and 0 < len(value) <= MAX_TEXT_BYTES:
+        return
     if not isinstance(value, str):
         raise TypeError(f"{where} must be a str, not {type(value).__name__}")
     if not value and not empty:
@@ -115,8 +115,7 @@ def pack_value(value: object, where: str) -> bytes:
     Raises `TypeError` naming the place for what is not plain data, `ValueError` for a container of more than
     `MAX_ELEMENTS`.
     """
-    check(value, where)
-    packed: bytes = msgpack.packb(value)
+    packed = pack(value, where)
     if len(packed) > MAX_ELEMENTS:  # an element takes a byte at least: smaller ones need no second walk
         _check_elements(value, where)
     return packed

@@ -3,64 +3,53 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-import msgpack
-from attrs import field, fields, frozen
+from attrs import NOTHING, define, field
 
 from converge.core import aead, ed25519, message_dict, wire
 from converge.core.errors import DecryptionError, MessageDecodeError, SigningError
+from converge.core.ids import new_id
 from converge.core.limits import (
     DEFAULT_FRAME_BYTES,
     MAX_TOPICS,
     check_count,
     check_headers,
-    check_optional_text,
     check_text,
     pack_value,
     sorted_copy,
 )
-from converge.core.merkle import leaf_hash
+from converge.core.merkle import leaf_hash, tree_with_paths
+from converge.core.message_draft import Draft, Seal, fill
+from converge.core.plain import repack, unpack_own
 from converge.core.topic import Topic
 
 if TYPE_CHECKING:
     from converge.core.identity import Identity
     from converge.core.plain_json import Json
 
-__all__ = ["ENCRYPTION", "Message"]
+__all__ = ["BATCH_SIZE", "ENCRYPTION", "Message", "sign_batch"]
 
 ENCRYPTION = "A256GCM"
 """The value of the `enc` header of an encrypted payload: AES-256-GCM under a shared key."""
 
 
-def _topics(value: Iterable[Topic]) -> tuple[Topic, ...]:
-    if not isinstance(value, list | tuple):
-        raise TypeError(f"topics must be a list of Topic, not {type(value).__name__}")
-    return tuple(value)
+BATCH_SIZE = 64
+"""The most messages that `sign_batch` puts under one signature.
 
-
-def _headers(value: Mapping[str, str | int]) -> Mapping[str, str | int]:
-    if not isinstance(value, Mapping):
-        raise TypeError(f"headers must be a dict, not {type(value).__name__}")
-    return MappingProxyType(dict(value)) if value else _NO_HEADERS
-
-
-def _new_id() -> str:
-    return str(uuid.uuid4())
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
+A larger tree saves nothing more: the share of the signature that a message bears falls below the cost of the hashes
+that its longer path takes to check, and each doubling adds 32 bytes to every message.
+"""
 
 _NO_HEADERS: Mapping[str, str | int] = MappingProxyType({})
+_NEW: Any = NOTHING  # a default of its own for each message
+_M = TypeVar("_M", bound="Message")
 
 
-@frozen
-class Message:
+@define(frozen=True, init=False)
+class Message(Draft):
     """One message; immutable, so that what was signed is what is read.
 
     With a `recipient` it is direct, with `topics` and no recipient topic-scoped, with neither a broadcast. `timestamp`
@@ -70,43 +59,55 @@ class Message:
     Raises `TypeError` or `ValueError` for a field of the wrong type or out of bounds (docs/reference/wire-format.md).
     """
 
-    id: str = field(factory=_new_id)
-    sender: str = ""
-    recipient: str | None = None
-    topics: tuple[Topic, ...] = field(default=(), converter=_topics)
-    payload: dict[str, Any] = field(factory=dict, hash=False, repr=lambda payload: f"<{len(payload)} keys>")
-    task_id: str | None = None
-    timestamp: int = field(factory=_now_ms)
-    signature: bytes = field(default=b"", repr=lambda signature: f"<{len(signature)} bytes>")
-    headers: Mapping[str, str | int] = field(
-        default=_NO_HEADERS, converter=_headers, kw_only=True, hash=False, repr=lambda headers: repr(dict(headers))
-    )
-    _body: bytes | None = field(default=None, init=False, eq=False, repr=False)
-    """The exact bytes that were signed or received under a signature."""
-    _packed: bytes = field(default=b"", init=False, eq=False, repr=False)
-    """The payload inside `_body`: the payload is a dict, and one that was changed must not verify."""
-    _verified: bool = field(default=False, init=False, eq=False, repr=False)
-    """Whether `signature` is known to be good for `_body`, both of which never change: one message is verified once."""
+    id: str
+    sender: str
+    recipient: str | None
+    topics: tuple[Topic, ...]
+    payload: dict[str, Any] = field(hash=False, repr=lambda payload: f"<{len(payload)} keys>")
+    task_id: str | None
+    timestamp: int
+    signature: bytes = field(repr=lambda signature: f"<{len(signature)} bytes>")
+    headers: Mapping[str, str | int] = field(kw_only=True, hash=False, repr=lambda headers: repr(dict(headers)))
+    _seal: Seal | None = field(init=False, eq=False, repr=False)
 
-    def __attrs_post_init__(self) -> None:
-        check_text(self.id, "id")
-        check_text(self.sender, "sender", empty=True)
-        check_optional_text(self.recipient, "recipient")
-        check_optional_text(self.task_id, "task_id")
-        check_count(self.timestamp, "timestamp")
-        if self.headers:
-            check_headers(self.headers)
-        if not isinstance(self.payload, dict):
-            raise TypeError(f"payload must be a dict, not {type(self.payload).__name__}")
-        if not isinstance(self.signature, bytes):
-            raise TypeError(f"signature must be bytes, not {type(self.signature).__name__}")
-        if len(self.topics) > MAX_TOPICS:
-            raise ValueError(f"the message has {len(self.topics)} topics; at most {MAX_TOPICS} are allowed")
-        for topic in self.topics:
-            if not isinstance(topic, Topic):
-                raise TypeError(
-                    f"topics must be a list of Topic; one is {type(topic).__name__}: write Topic({topic!r:.60})"
-                )
+    def __init__(
+        self,
+        id: str = _NEW,  # noqa: A002  # the contract's name
+        sender: str = "",
+        recipient: str | None = None,
+        topics: Iterable[Topic] = (),
+        payload: dict[str, Any] = _NEW,
+        task_id: str | None = None,
+        timestamp: int = _NEW,
+        signature: bytes = b"",
+        *,
+        headers: Mapping[str, str | int] = _NO_HEADERS,
+    ) -> None:
+        if id is _NEW:
+            id = new_id()  # noqa: A001  # as above
+        else:
+            check_text(id, "id")
+        if sender != "":
+            check_text(sender, "sender", empty=True)
+        if recipient is not None:
+            check_text(recipient, "recipient")
+        if topics != ():
+            topics = _checked_topics(topics)
+        if payload is _NEW:
+            payload = {}
+        elif not isinstance(payload, dict):
+            raise TypeError(f"payload must be a dict, not {type(payload).__name__}")
+        if task_id is not None:
+            check_text(task_id, "task_id")
+        if timestamp is _NEW:
+            timestamp = time.time_ns() // 1_000_000
+        else:
+            check_count(timestamp, "timestamp")
+        if not isinstance(signature, bytes):
+            raise TypeError(f"signature must be bytes, not {type(signature).__name__}")
+        if headers is not _NO_HEADERS:
+            headers = _checked_headers(headers)
+        fill(self, id, sender, recipient, topics, payload, task_id, timestamp, signature, headers, None)
 
     @property
     def is_direct(self) -> bool:
@@ -152,7 +153,7 @@ class Message:
     @property
     def public_key(self) -> bytes | None:
         """The sender's public key, which a signed message carries; None when unsigned."""
-        return None if self._body is None else wire.signer_of(self._body)
+        return None if self._seal is None else wire.signer_of(self._seal.body)
 
     def evolve(self, **changes: Any) -> Self:
         """A copy with some fields changed; it is unsigned, since nobody has signed what it says now."""
@@ -167,17 +168,9 @@ class Message:
         message names another sender or the identity has no private key, `TypeError` when the payload is not plain
         data, `ValueError` when the message is too large.
         """
-        if self.sender not in ("", identity.fingerprint):
-            raise SigningError(
-                f"the message names {self.sender!r} as its sender and cannot be signed by {identity.fingerprint!r}; "
-                "leave the sender empty"
-            )
-        packed = pack_value(self.payload, "payload")
-        body = self._encode(identity.public_key, packed)
-        signature = identity.sign(wire.signed_bytes(leaf_hash(body)))
-        payload = msgpack.unpackb(packed)
-        values = (self.id, identity.fingerprint, self.recipient, self.topics, payload, self.task_id, self.timestamp)
-        return self._from_checked(*values, signature, self.headers, body, packed, True)
+        body, packed = self._signable(identity)
+        signature = identity.sign(wire.PURPOSE + leaf_hash(body))
+        return self._sealed(identity.fingerprint, signature, Seal(body, packed, True))
 
     def verify(self, public_key: bytes | None = None) -> bool:
         """Whether the sender signed exactly this message.
@@ -190,13 +183,14 @@ class Message:
             raise TypeError(
                 f"public_key must be 32 raw bytes, not {type(public_key).__name__}; pass identity.public_key"
             )
-        if self._body is None:
+        seal = self._seal
+        if seal is None:
             return bool(self.signature) and public_key is not None and self._verify_fields(public_key)
-        if public_key not in (None, self.public_key) or not self._is_intact():
+        if (public_key is not None and public_key != self.public_key) or not self._is_intact(seal):
             return False
-        if not self._verified and wire.verify(self._body, self.signature):
-            object.__setattr__(self, "_verified", True)
-        return self._verified
+        if not seal.verified and wire.verify(seal.body, self.signature):
+            seal.verified = True
+        return seal.verified
 
     def to_bytes(self) -> bytes:
         """The frame that travels; of a signed message, with exactly the bytes that were signed or received.
@@ -204,8 +198,8 @@ class Message:
         Raises `TypeError` when the payload is not plain data, `ValueError` when the message is too large or has a
         signature without the bytes it was made over (a signature passed to the constructor).
         """
-        if self._body is not None:
-            return wire.join(self._body, self.signature)
+        if self._seal is not None:
+            return wire.join(self._seal.body, self.signature)
         if self.signature:
             raise SigningError("the message has a signature but not the bytes it was made over; sign it again")
         return wire.join(self._encode(None, pack_value(self.payload, "payload")), b"")
@@ -220,7 +214,7 @@ class Message:
         body, signature = wire.split(data, max_size)
         if signature:
             wire.parse_signature(signature)
-        return cls._decode(body, signature)
+        return cls._decode(body, signature, verified=False)
 
     @classmethod
     def open(cls, data: bytes | bytearray | memoryview, *, max_size: int = DEFAULT_FRAME_BYTES) -> Self:
@@ -234,9 +228,7 @@ class Message:
             raise wire.SignatureError("unsigned")
         if not wire.verify(body, signature):
             raise wire.SignatureError("invalid")
-        message = cls._decode(body, signature)
-        object.__setattr__(message, "_verified", True)
-        return message
+        return cls._decode(body, signature, verified=True)
 
     def to_dict(self) -> dict[str, Json]:
         """The message as a dict that `json.dumps` takes; bytes are tagged as `converge.core.plain_json` does.
@@ -245,10 +237,11 @@ class Message:
         """
         pack_value(self.payload, "payload")
         data = message_dict.encode(self._fields() | {"topics": [topic.to_dict() for topic in self.topics]})
-        if self._body is not None and self.public_key is not None:
-            data["public_key"] = self.public_key.hex()
-            if self._is_intact() and self._canonical(self.public_key) != self._body:
-                data["body"] = self._body.hex()
+        seal, public_key = self._seal, self.public_key
+        if seal is not None and public_key is not None:
+            data["public_key"] = public_key.hex()
+            if self._is_intact(seal) and self._canonical(public_key) != seal.body:
+                data["body"] = seal.body.hex()
         return data
 
     @classmethod
@@ -271,7 +264,7 @@ class Message:
         if message.sender != ed25519.fingerprint_of(content.public_key):
             raise MessageDecodeError("message: the sender is not the hash of the public key")
         wire.parse_signature(message.signature)
-        signed = cls._decode(canonical if content.body is None else content.body, message.signature)
+        signed = cls._decode(canonical if content.body is None else content.body, message.signature, verified=False)
         if signed.public_key != content.public_key or signed._canonical(content.public_key) != canonical:
             raise MessageDecodeError("message: the fields are not those of the signed body")
         return signed
@@ -308,26 +301,40 @@ class Message:
         return self.evolve(payload=wire.unpack_payload(plaintext), headers=headers)
 
     @classmethod
-    def _decode(cls, data: bytes, signature: bytes) -> Self:
+    def _decode(cls, data: bytes, signature: bytes, *, verified: bool) -> Self:
         body = wire.decode_body(data)
         if (body.public_key is None) != (not signature):
             raise MessageDecodeError("a message carries both a public key and a signature, or neither")
         payload = wire.unpack_payload(body.payload)
-        try:
-            topics = tuple([Topic(*topic) for topic in body.topics])
-        except (TypeError, ValueError) as error:
-            raise MessageDecodeError(f"body: {error}") from None
-        values = (body.id, body.sender, body.recipient, topics, payload, body.task_id, body.timestamp)
-        sealed = (data, body.payload) if signature else (None, b"")
-        return cls._from_checked(*values, signature, _headers(body.headers), *sealed, False)
+        topics: tuple[Topic, ...] = ()
+        if body.topics:
+            try:
+                topics = tuple([Topic(*topic) for topic in body.topics])
+            except (TypeError, ValueError) as error:
+                raise MessageDecodeError(f"body: {error}") from None
+        headers = MappingProxyType(body.headers) if body.headers else _NO_HEADERS
+        seal = Seal(data, body.payload, verified) if signature else None
+        _, sender, id_, recipient, _, timestamp, task_id, _, _ = body
+        return fill(
+            cls.__new__(cls), id_, sender, recipient, topics, payload, task_id, timestamp, signature, headers, seal
+        )
 
-    @classmethod
-    def _from_checked(cls, *values: object) -> Self:
-        """A message of values that were checked before, in the order of the attributes (a second check costs)."""
-        message = cls.__new__(cls)
-        for name, value in zip(_ATTRIBUTES, values, strict=True):
-            object.__setattr__(message, name, value)
-        return message
+    def _sealed(self, sender: str, signature: bytes, seal: Seal) -> Self:
+        """The signed message whose fields were packed for `seal`; its payload is unpacked from there."""
+        return fill(
+            self.__new__(type(self)), self.id, sender, self.recipient, self.topics, unpack_own(seal.packed),
+            self.task_id, self.timestamp, signature, self.headers, seal,
+        )  # fmt: skip
+
+    def _signable(self, identity: Identity) -> tuple[bytes, bytes]:
+        """The body that `identity` signs, and the payload in it; raises as `sign` does."""
+        if self.sender not in ("", identity.fingerprint):
+            raise SigningError(
+                f"the message names {self.sender!r} as its sender and cannot be signed by {identity.fingerprint!r}; "
+                "leave the sender empty"
+            )
+        packed = pack_value(self.payload, "payload")
+        return self._encode(identity.public_key, packed), packed
 
     def _fields(self) -> dict[str, Any]:
         return {
@@ -343,24 +350,21 @@ class Message:
         }
 
     def _encode(self, public_key: bytes | None, packed: bytes) -> bytes:
-        topics = [topic.wire_fields for topic in self.topics]
-        headers = dict(sorted(self.headers.items()))
-        return wire.encode_body(
-            wire.Body(
-                public_key, self.sender, self.id, self.recipient, topics, self.timestamp, self.task_id, headers, packed
-            )
-        )
+        return wire.pack_body(
+            public_key, self.sender, self.id, self.recipient, [topic.wire_fields for topic in self.topics],
+            self.timestamp, self.task_id, dict(sorted(self.headers.items())) if self.headers else {}, packed,
+        )  # fmt: skip
 
     def _canonical(self, public_key: bytes) -> bytes:
         """The body with sorted payload keys: what a dict stands for, since keys of JSON objects may be reordered."""
-        return self._encode(public_key, msgpack.packb(sorted_copy(self.payload)))
+        return self._encode(public_key, repack(sorted_copy(self.payload)))
 
-    def _is_intact(self) -> bool:
+    def _is_intact(self, seal: Seal) -> bool:
         try:
-            packed = msgpack.packb(self.payload)
-        except (TypeError, ValueError, OverflowError, RecursionError):
+            packed = repack(self.payload)
+        except (TypeError, ValueError):
             return False
-        return bool(packed == self._packed or packed == msgpack.packb(wire.unpack_payload(self._packed)))
+        return packed == seal.packed or packed == repack(wire.unpack_payload(seal.packed))
 
     def _verify_fields(self, public_key: bytes) -> bool:
         """For a signature that was passed to the constructor: what this library signs for such fields."""
@@ -379,14 +383,56 @@ class Message:
 
     def __reduce__(self) -> tuple[Any, ...]:
         values = self._fields() | {"headers": dict(self.headers)}
-        return _restore, (type(self), values, self._body, self._packed)
+        seal = self._seal
+        return _restore, (type(self), values, seal and seal.body, seal.packed if seal else b"")
 
 
-_ATTRIBUTES = tuple(attribute.name for attribute in fields(Message))
+def _checked_topics(value: Iterable[Topic]) -> tuple[Topic, ...]:
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"topics must be a list of Topic, not {type(value).__name__}")
+    if len(value) > MAX_TOPICS:
+        raise ValueError(f"the message has {len(value)} topics; at most {MAX_TOPICS} are allowed")
+    for topic in value:
+        if not isinstance(topic, Topic):
+            raise TypeError(
+                f"topics must be a list of Topic; one is {type(topic).__name__}: write Topic({topic!r:.60})"
+            )
+    return tuple(value)
+
+
+def _checked_headers(value: Mapping[str, str | int]) -> Mapping[str, str | int]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"headers must be a dict, not {type(value).__name__}")
+    if not value:
+        return _NO_HEADERS
+    headers = dict(value)
+    check_headers(headers)
+    return MappingProxyType(headers)
 
 
 def _restore(kind: type[Message], values: dict[str, Any], body: bytes | None, packed: bytes) -> Message:
     message = kind(**values)
-    object.__setattr__(message, "_body", body)
-    object.__setattr__(message, "_packed", packed)
+    if body is not None:
+        object.__setattr__(message, "_seal", Seal(body, packed, False))
     return message
+
+
+def sign_batch(messages: Iterable[_M], identity: Identity) -> list[_M]:
+    """Copies of `messages`, in their order, signed by `identity` with one signature for every `BATCH_SIZE` of them.
+
+    Each is an ordinary signed message with `identity` as sender: it travels alone and anybody verifies it alone. Its
+    signature field holds the signature over the root of a Merkle tree (RFC 9162 section 2.1) and its inclusion path,
+    72 bytes and at most 6 hashes; a message that is alone in its tree has the plain signature that `sign` makes.
+
+    Raises as `Message.sign` does, and before anything is signed. Safe between threads.
+    """
+    batch = list(messages)
+    parts = [message._signable(identity) for message in batch]
+    sender, signed = identity.fingerprint, []
+    for start in range(0, len(batch), BATCH_SIZE):
+        leaves = [leaf_hash(body) for body, _ in parts[start : start + BATCH_SIZE]]
+        root, paths = tree_with_paths(leaves)
+        fields = wire.signature_fields(identity.sign(wire.PURPOSE + root), paths)
+        for at, field_ in enumerate(fields, start):
+            signed.append(batch[at]._sealed(sender, field_, Seal(*parts[at], True)))
+    return signed

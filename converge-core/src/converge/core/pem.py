@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["parse", "serialise"]
 
 
-def serialise(signer: Ed25519PrivateKey, password: str | bytes | None) -> bytes:
-    """The key as PEM, encrypted when there is a password; `IdentityError` for an empty one."""
+def serialise(seed: bytes, password: str | bytes | None) -> bytes:
+    """The raw private key as PEM, encrypted when there is a password; `IdentityError` for an empty one."""
     encryption = NoEncryption() if password is None else _encryption(password)
-    return signer.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+    return Ed25519PrivateKey.from_private_bytes(seed).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
 
 
 def _encryption(password: str | bytes) -> KeySerializationEncryption:
@@ -39,8 +39,8 @@ def _encoded(password: str | bytes) -> bytes:
     return password.encode() if isinstance(password, str) else password
 
 
-def parse(pem: bytes, password: str | bytes | None, path: Path) -> Ed25519PrivateKey:
-    """The private key in `pem`; `IdentityError` naming `path` when there is none or the password is not right."""
+def parse(pem: bytes, password: str | bytes | None, path: Path) -> bytes:
+    """The raw private key in `pem`; `IdentityError` naming `path` when there is none or the password is not right."""
     encrypted = b"ENCRYPTED" in pem
     if encrypted and not password:
         raise IdentityError(f"{path} is encrypted; give its password")
@@ -53,4 +53,4 @@ def parse(pem: bytes, password: str | bytes | None, path: Path) -> Ed25519Privat
         raise IdentityError(f"{path} cannot be read: {reason}") from None
     if not isinstance(key, Ed25519PrivateKey):
         raise IdentityError(f"{path} holds another kind of key ({type(key).__name__}); an identity needs Ed25519")
-    return key
+    return key.private_bytes_raw()

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, Union
 import msgpack
 import ormsgpack
 
-__all__ = ["MAX_DEPTH", "Plain", "check", "pack", "unpack", "unpack_own"]
+__all__ = ["MAX_DEPTH", "Plain", "check", "looks_odd", "pack", "repack", "unpack", "unpack_own"]
 
 Plain: TypeAlias = Union[bool, int, float, str, bytes, "list[Plain]", "dict[str, Plain]", None]
 """What a value may be made of."""
@@ -74,16 +74,21 @@ def _check_str(value: str, where: str) -> None:
         raise TypeError(f"{where}: a str with a lone surrogate cannot be encoded as UTF-8") from None
 
 
-def pack(value: object) -> bytes:
-    """`value` as msgpack; `TypeError` naming the place for anything that is not plain data."""
+def pack(value: object, where: str = "$") -> bytes:
+    """`value` as msgpack in shortest forms; `TypeError` naming the place for anything that is not plain data."""
     try:
         packed = ormsgpack.packb(value, option=_NATIVE_TYPES_ONLY)
     except TypeError:
-        check(value)  # says where it is
+        check(value, where)  # says where it is
         raise
-    if _looks_odd(packed):
-        check(value)
+    if looks_odd(packed):
+        check(value, where)
     return packed
+
+
+def repack(value: object) -> bytes:
+    """`pack` for values that were checked or decoded before: nothing is checked, and other errors may leave."""
+    return ormsgpack.packb(value, option=_NATIVE_TYPES_ONLY)
 
 
 def unpack(data: bytes) -> Any:  # noqa: ANN401  # the shape is the writer's
@@ -94,7 +99,7 @@ def unpack(data: bytes) -> Any:  # noqa: ANN401  # the shape is the writer's
         raise
     except Exception as error:  # noqa: BLE001  # msgpack has error classes outside ValueError; one kind leaves here
         raise ValueError(f"not msgpack: {type(error).__name__}: {error}") from None
-    if _looks_odd(data):
+    if looks_odd(data):
         try:
             check(value)
         except TypeError as error:
@@ -107,7 +112,7 @@ def unpack_own(packed: bytes) -> Any:  # noqa: ANN401  # as above
     return ormsgpack.unpackb(packed)
 
 
-def _looks_odd(packed: bytes) -> bool:
+def looks_odd(packed: bytes) -> bool:
     """Whether msgpack that two strict libraries agree to may hold what is not plain data; a yes may be wrong.
 
     What they let through is a bytearray, bytes as a key, an extension, an integer from 2**63 up, and deep nesting. The

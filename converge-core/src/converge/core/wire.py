@@ -24,8 +24,9 @@ from converge.core.limits import (
     check_optional_text,
     check_text,
 )
-from converge.core.merkle import HASH_BYTES, leaf_hash, path_length, root_from_path
-from converge.core.plain import check
+from converge.core.merkle import HASH_BYTES, leaf_hash, path_sides
+from converge.core.plain import check, looks_odd, repack, unpack_own
+from converge.core.verified_trees import VerifiedTrees
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,8 +41,11 @@ __all__ = [
     "SignatureField",
     "decode_body",
     "encode_body",
+    "frame_size",
     "join",
+    "pack_body",
     "parse_signature",
+    "signature_fields",
     "signed_bytes",
     "signer_of",
     "split",
@@ -58,9 +62,13 @@ PURPOSE = b"converge/message/v1\0"
 _SIGNED_START = b"\x9a\x01\xc4\x20"  # an array of 10: the version, then 32 bytes of public key
 _KEY_END = len(_SIGNED_START) + ed25519.KEY_BYTES
 _TREE_BYTES = 8  # leaf index and tree size, four bytes each
-_MAX_SIGNATURE_BYTES = ed25519.SIGNATURE_BYTES + _TREE_BYTES + 16 * HASH_BYTES
+_PATH_START = ed25519.SIGNATURE_BYTES + _TREE_BYTES
+_MAX_SIGNATURE_BYTES = _PATH_START + 16 * HASH_BYTES
 _FRAME_OVERHEAD = 1 + 5 + 3  # the array of two, the longest header of a body, the longest header of a signature field
-_BIN_WIDTHS = {0xC4: 1, 0xC5: 2, 0xC6: 4}
+_MOST_BODY_BYTES = MAX_FRAME_BYTES - _FRAME_OVERHEAD - _MAX_SIGNATURE_BYTES
+
+_verified_trees = VerifiedTrees()
+"""Of this process: whoever verified one message of a tree pays hashes for the others of it."""
 
 
 class SignatureError(MessageDecodeError):
@@ -98,12 +106,17 @@ class Body(NamedTuple):
 
 
 class SignatureField(NamedTuple):
-    """A signature, and which leaf of a Merkle tree of what size the body is; a tree of one has an empty path."""
+    """A signature, and which leaf of a Merkle tree of what size the body is.
+
+    `path` is the joined hashes of the inclusion path, empty in a tree of one, and `sides` where they stand
+    (`converge.core.merkle.path_sides`).
+    """
 
     signature: bytes
     leaf: int
     size: int
-    path: Sequence[bytes]
+    sides: int
+    path: bytes
 
 
 def split(data: bytes | bytearray | memoryview, max_size: int = DEFAULT_FRAME_BYTES) -> tuple[bytes, bytes]:
@@ -111,25 +124,31 @@ def split(data: bytes | bytearray | memoryview, max_size: int = DEFAULT_FRAME_BY
 
     Raises `MessageDecodeError` for anything but a frame, `ValueError` for a `max_size` out of bounds.
     """
-    check_frame_limit(max_size)
-    if not isinstance(data, bytes | bytearray | memoryview):
-        raise MessageDecodeError(f"a frame is bytes, not {type(data).__name__}")
-    frame = bytes(data)
-    if len(frame) > max_size:
-        raise MessageDecodeError(f"the frame has {len(frame)} bytes; the limit is {max_size}")
-    if frame[:1] != b"\x92":
+    if max_size != DEFAULT_FRAME_BYTES:
+        check_frame_limit(max_size)
+    if type(data) is not bytes:
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise MessageDecodeError(f"a frame is bytes, not {type(data).__name__}")
+        data = bytes(data)
+    if len(data) > max_size:
+        raise MessageDecodeError(f"the frame has {len(data)} bytes; the limit is {max_size}")
+    if data[:1] != b"\x92":
         raise MessageDecodeError("not a frame: it does not begin as a msgpack array of two")
-    body, at = _read_bin(frame, 1, "body")
-    signature, at = _read_bin(frame, at, "signature field")
-    if at != len(frame):
-        raise MessageDecodeError(f"the frame has {len(frame) - at} bytes after its end")
+    body, at = _read_bin(data, 1, "body")
+    signature, at = _read_bin(data, at, "signature field")
+    if at != len(data):
+        raise MessageDecodeError(f"the frame has {len(data) - at} bytes after its end")
     return body, signature
 
 
 def join(body: bytes, signature: bytes) -> bytes:
     """The frame of a body and its signature field (empty when unsigned)."""
-    frame: bytes = msgpack.packb([body, signature])
-    return frame
+    return b"\x92" + _bin_header(len(body)) + body + _bin_header(len(signature)) + signature
+
+
+def frame_size(body_size: int, signature_size: int) -> int:
+    """How many bytes the frame has that `join` makes of a body and a signature field of these sizes."""
+    return 1 + len(_bin_header(body_size)) + body_size + len(_bin_header(signature_size)) + signature_size
 
 
 def signer_of(body: bytes) -> bytes | None:
@@ -144,6 +163,14 @@ def signed_bytes(root: bytes) -> bytes:
     return PURPOSE + root
 
 
+def signature_fields(signature: bytes, paths: Sequence[bytes]) -> list[bytes]:
+    """The signature field of each leaf of a tree, whose root was signed as `signature`, in the order of `paths`."""
+    if len(paths) == 1:
+        return [signature]
+    size = len(paths).to_bytes(4, "big")
+    return [signature + index.to_bytes(4, "big") + size + path for index, path in enumerate(paths)]
+
+
 def parse_signature(field: bytes) -> SignatureField:
     """The parts of a signature field; `MessageDecodeError` for one that no signer would make.
 
@@ -151,21 +178,25 @@ def parse_signature(field: bytes) -> SignatureField:
     """
     size = len(field)
     if size == ed25519.SIGNATURE_BYTES:
-        return SignatureField(field, 0, 1, ())
-    start = ed25519.SIGNATURE_BYTES + _TREE_BYTES
-    if not start < size <= _MAX_SIGNATURE_BYTES or (size - start) % HASH_BYTES:
+        return SignatureField(field, 0, 1, 0, b"")
+    if not _PATH_START < size <= _MAX_SIGNATURE_BYTES or (size - _PATH_START) % HASH_BYTES:
         raise MessageDecodeError(f"a signature field cannot have {size} bytes")
     index, leaves = int.from_bytes(field[64:68], "big"), int.from_bytes(field[68:72], "big")
-    path = [field[at : at + HASH_BYTES] for at in range(start, size, HASH_BYTES)]
     if not 1 < leaves <= MAX_TREE_SIZE:
         raise MessageDecodeError(f"a signature field with a path cannot be of a tree of {leaves}")
-    if index >= leaves or len(path) != path_length(index, leaves):
-        raise MessageDecodeError(f"a path of {len(path)} hashes cannot be that of leaf {index} in a tree of {leaves}")
-    return SignatureField(field[: ed25519.SIGNATURE_BYTES], index, leaves, path)
+    sides, length = path_sides(index, leaves)
+    if index >= leaves or size != _PATH_START + HASH_BYTES * length:
+        hashes = (size - _PATH_START) // HASH_BYTES
+        raise MessageDecodeError(f"a path of {hashes} hashes cannot be that of leaf {index} in a tree of {leaves}")
+    return SignatureField(field[: ed25519.SIGNATURE_BYTES], index, leaves, sides, field[_PATH_START:])
 
 
 def verify(body: bytes, signature: bytes) -> bool:
-    """Whether `signature`, a signature field, was made over `body` by the key the body carries; nothing is decoded."""
+    """Whether `signature`, a signature field, was made over `body` by the key the body carries; nothing is decoded.
+
+    What was verified is remembered in this process (`converge.core.verified_trees`), so the other messages of a tree
+    cost hashes only. Safe between threads.
+    """
     signer = signer_of(body)
     if signer is None:
         return False
@@ -173,30 +204,26 @@ def verify(body: bytes, signature: bytes) -> bool:
         field = parse_signature(signature)
     except MessageDecodeError:
         return False
-    root = root_from_path(leaf_hash(body), field.leaf, field.size, field.path)
-    return ed25519.verify(signer, field.signature, signed_bytes(root))
+    return _verified_trees.verify(signer, field.signature, leaf_hash(body), field.sides, field.path, _is_signed)
+
+
+def _is_signed(public_key: bytes, signature: bytes, root: bytes) -> bool:
+    return ed25519.verify(public_key, signature, PURPOSE + root)
 
 
 def encode_body(body: Body) -> bytes:
     """The body as bytes. Its fields have been checked before; `ValueError` when it does not fit in a frame."""
-    packed: bytes = msgpack.packb(
-        [
-            VERSION,
-            body.public_key,
-            body.sender if body.public_key is None else None,
-            body.id,
-            body.recipient,
-            body.topics,
-            body.timestamp,
-            body.task_id,
-            body.headers,
-            body.payload,
-        ]
-    )
-    most = MAX_FRAME_BYTES - _FRAME_OVERHEAD - _MAX_SIGNATURE_BYTES
-    if len(packed) > most:
+    return pack_body(body.public_key, body.sender, *body[2:])
+
+
+def pack_body(public_key: bytes | None, sender: str, *fields: object) -> bytes:
+    """`encode_body` of the elements of a `Body`, one by one."""
+    id_, recipient, topics, timestamp, task_id, headers, payload = fields
+    named = sender if public_key is None else None
+    packed = repack([VERSION, public_key, named, id_, recipient, topics, timestamp, task_id, headers, payload])
+    if len(packed) > _MOST_BODY_BYTES:
         raise ValueError(
-            f"the message takes {len(packed)} bytes; at most {most} fit in a frame: "
+            f"the message takes {len(packed)} bytes; at most {_MOST_BODY_BYTES} fit in a frame: "
             "put large data in a store and send its key"
         )
     return packed
@@ -225,25 +252,56 @@ def unpack_payload(data: bytes) -> dict[str, Any]:
     payload = _unpack(data, "payload")
     if type(payload) is not dict:
         raise MessageDecodeError("payload: not a map")
-    try:
-        check(payload, "payload")
-    except TypeError as error:
-        raise MessageDecodeError(str(error)) from None
+    if looks_odd(data):
+        try:
+            check(payload, "payload")
+        except TypeError as error:
+            raise MessageDecodeError(str(error)) from None
     return payload
 
 
 def _read_bin(frame: bytes, at: int, what: str) -> tuple[bytes, int]:
-    width = _BIN_WIDTHS.get(frame[at]) if at < len(frame) else None
-    if width is None:
+    head = frame[at : at + 5]
+    if head[:1] == b"\xc4":
+        start = at + 2
+    elif head[:1] == b"\xc5":
+        start = at + 3
+    elif head[:1] == b"\xc6":
+        start = at + 5
+    else:
         raise MessageDecodeError(f"the {what} of the frame is missing or not bytes")
-    start = at + 1 + width
-    end = start + int.from_bytes(frame[at + 1 : start], "big")
-    if end > len(frame):
+    end = start + int.from_bytes(head[1 : start - at], "big")
+    if end > len(frame) or start > len(frame):
         raise MessageDecodeError(f"the frame ends inside its {what}")
     return frame[start:end], end
 
 
+def _bin_header(size: int) -> bytes:
+    """What msgpack writes before so many bytes."""
+    if size < 1 << 8:
+        return b"\xc4" + size.to_bytes(1, "big")
+    if size < 1 << 16:
+        return b"\xc5" + size.to_bytes(2, "big")
+    return b"\xc6" + size.to_bytes(4, "big")
+
+
 def _unpack(data: bytes, what: str) -> Any:  # noqa: ANN401  # checked by the callers
+    """The value in `data`, which has no key twice, no extension, and no container above the limit.
+
+    What comes out to the same bytes when it is packed again is all of that, and the fast codec does both in less time
+    than the one that can look at the pairs of a map needs.
+    """
+    if len(data) <= MAX_ELEMENTS:  # else a container could be too large: an element takes a byte at least
+        try:
+            value = unpack_own(data)
+            if repack(value) == data:
+                return value
+        except (TypeError, ValueError):
+            pass  # the strict codec says what is wrong, or takes what was not in shortest forms
+    return _unpack_strictly(data, what)
+
+
+def _unpack_strictly(data: bytes, what: str) -> Any:  # noqa: ANN401  # as above
     try:
         return msgpack.unpackb(
             data,
@@ -273,7 +331,7 @@ def _sender(data: bytes, public_key: object, sender: object) -> str:
             raise MessageDecodeError(f"body: {error}") from None
         return str(sender)
     signer = signer_of(data)
-    if signer is None or signer != public_key or sender is not None:
+    if signer != public_key or signer is None or sender is not None:
         raise MessageDecodeError(
             f"body: a signed one begins with {_SIGNED_START.hex()}, the public key, and a nil sender"
         )
