@@ -48,8 +48,8 @@ def raw(uri: str) -> connect:
 
 
 @asynccontextmanager
-async def by_hand(uri: str, identity: Identity) -> AsyncIterator[ByHand]:
-    async with raw(uri) as connection:
+async def by_hand(hub: WebSocketHub, identity: Identity) -> AsyncIterator[ByHand]:
+    async with raw(hub.uri) as connection:
         protocol = ClientProtocol(identity, NO_CERTIFICATE, None, MAX_PACKET_BYTES)
         await connection.send(protocol.hello(await connection.recv()))
         protocol.finish(await connection.recv())

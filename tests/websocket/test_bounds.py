@@ -98,15 +98,15 @@ async def test_notices_are_bounded_too() -> None:
 
 async def test_messages_that_came_are_confirmed_when_there_are_many_or_when_asked() -> None:
     outbox = Outbox(10, 10, 1000)
-    outbox.took(CONFIRM_EVERY - 1)
+    outbox.took([b""] * (CONFIRM_EVERY - 1))
     assert outbox.next() is None
-    outbox.took(1)
+    outbox.took([b""])
     packet = outbox.next()
     assert packet is not None
     assert (kind_of(packet).name, decode_count(packet)) == ("CONFIRMED", CONFIRM_EVERY)
     outbox.confirm()
     assert outbox.next() is None, "nothing new to say"
-    outbox.took(1)
+    outbox.took([b""])
     outbox.confirm()
     assert outbox.next() is not None
 
@@ -122,6 +122,33 @@ async def test_what_was_sent_and_not_confirmed_is_counted_when_the_connection_is
     assert not outbox.confirmed_by_peer(0)
     assert outbox.reconnected() == 1
     assert (outbox.unconfirmed, len(outbox)) == (0, 1)
+
+
+async def test_a_window_counts_what_waits_and_what_is_not_confirmed() -> None:
+    outbox = Outbox(100, 10**6, 10**6)
+    outbox.agree(10**6, 3, 1000)
+    assert [outbox.offer(b"a") for _ in range(4)] == [None, None, None, "outbox_messages"]
+    outbox.next()
+    assert outbox.offer(b"a") == "outbox_messages"
+    outbox.room.clear()
+    assert outbox.confirmed_by_peer(3)
+    assert outbox.room.is_set()
+    assert outbox.offer(bytes(5000)) is None, "a message is never too large for an empty window"
+    outbox.next()
+    assert outbox.offer(b"a") == "outbox_bytes"
+    outbox.confirmed_by_peer(4)
+    assert outbox.offer(bytes(1000)) is None
+
+
+async def test_one_with_a_small_window_is_confirmed_early() -> None:
+    outbox = Outbox(100, 10**6, 10**6)
+    outbox.confirm_within(8, 4000)
+    outbox.took([b"a"])
+    assert outbox.next() is None
+    outbox.took([b"a"])
+    assert outbox.next() is not None
+    outbox.took([bytes(1000)])
+    assert outbox.next() is not None
 
 
 async def test_an_inbox_closes_its_room_at_either_bound_and_opens_it_again() -> None:

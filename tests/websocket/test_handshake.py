@@ -12,25 +12,25 @@ from converge.core.ed25519 import SMALL_ORDER_Y
 from converge.core.identity import Identity
 from converge.core.wire import PURPOSE
 from converge.network.transport.websocket import CloseCode, HubLimits, ProtocolViolation, WebSocketHub
-from converge.network.transport.websocket.handshake import NO_CERTIFICATE, ClientHandshake, HubHandshake
+from converge.network.transport.websocket.handshake import NO_CERTIFICATE, ClientHandshake, HubHandshake, Terms
 from converge.network.transport.websocket.packets import encode_messages
 from tests.websocket.conftest import ALICE, BOB, CAROL, raw, to
 
 HUB = CAROL
-LIMIT = 1000
+TERMS = Terms(1000, 20, 300)
 
 
 def sides(
     client: Identity = ALICE, hub_id: str | None = HUB.fingerprint, certificate: bytes = NO_CERTIFICATE
 ) -> tuple[HubHandshake, ClientHandshake]:
-    return HubHandshake(HUB, NO_CERTIFICATE, LIMIT), ClientHandshake(client, certificate, hub_id)
+    return HubHandshake(HUB, NO_CERTIFICATE, TERMS), ClientHandshake(client, certificate, hub_id)
 
 
 def test_both_sides_know_who_the_other_is() -> None:
     hub, client = sides()
     client.finish(hub.receive(client.hello(hub.challenge())))
     assert (hub.client_id, hub.client_key) == (ALICE.fingerprint, ALICE.public_key)
-    assert (client.hub_id, client.max_message_bytes) == (HUB.fingerprint, LIMIT)
+    assert (client.hub_id, client.terms) == (HUB.fingerprint, TERMS)
 
 
 def test_what_is_signed_is_what_the_page_says() -> None:
@@ -43,7 +43,8 @@ def test_what_is_signed_is_what_the_page_says() -> None:
     said = b"converge/hello/v1\0" + hub_nonce + client_nonce + bytes.fromhex(HUB.fingerprint) + tail
     assert hello == b"\x02\x01" + ALICE.public_key + client_nonce + ALICE.sign(said)
     mirrored = b"converge/welcome/v1\0" + client_nonce + hub_nonce + bytes.fromhex(ALICE.fingerprint) + tail
-    assert welcome == b"\x03" + LIMIT.to_bytes(4, "big") + HUB.sign(mirrored + LIMIT.to_bytes(4, "big"))
+    terms = bytes.fromhex("000003e8 00000014 0000012c")
+    assert welcome == b"\x03" + terms + HUB.sign(mirrored + terms)
 
 
 def test_every_flipped_bit_of_every_packet_is_refused() -> None:
@@ -55,7 +56,7 @@ def test_every_flipped_bit_of_every_packet_is_refused() -> None:
         hub, client = sides()
         with pytest.raises(ProtocolViolation):
             hub.receive(flipped(client.hello(hub.challenge()), index))
-    for index in range(69 * 8):
+    for index in range(77 * 8):
         hub, client = sides()
         with pytest.raises(ProtocolViolation):
             client.finish(flipped(hub.receive(client.hello(hub.challenge())), index))
@@ -77,7 +78,7 @@ def test_a_hub_that_cannot_sign_is_noticed_by_the_client() -> None:
     hub, client = sides()
     welcome = hub.receive(client.hello(hub.challenge()))
     with pytest.raises(ProtocolViolation, match="signature of the welcome"):
-        client.finish(welcome[:5] + BOB.sign(b"who knows the public key of the hub, and no more"))
+        client.finish(welcome[:13] + BOB.sign(b"who knows the public key of the hub, and no more"))
     with pytest.raises(ProtocolViolation, match="a packet of kind 2"):
         client.finish(b"\x02" + welcome[1:])
 
@@ -98,7 +99,7 @@ def test_a_hub_with_a_key_that_anybody_can_sign_for_is_refused() -> None:
 # -- the twelve mutations, at a hub that listens
 
 Mutation = Callable[[bytes, bytes], list[bytes]]
-OLD = HubHandshake(HUB, NO_CERTIFICATE, LIMIT).challenge()
+OLD = HubHandshake(HUB, NO_CERTIFICATE, TERMS).challenge()
 
 
 def hello_to(challenge: bytes, identity: Identity = ALICE) -> bytes:

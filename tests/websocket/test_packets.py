@@ -11,7 +11,7 @@ import msgpack
 import pytest
 
 from converge.network.transport.websocket import ProtocolViolation
-from converge.network.transport.websocket.handshake import NO_CERTIFICATE
+from converge.network.transport.websocket.handshake import NO_CERTIFICATE, Terms
 from converge.network.transport.websocket.packets import (
     MAX_ITEMS,
     MAX_PACKET_BYTES,
@@ -38,10 +38,11 @@ from converge.network.transport.websocket.protocol import (
 from tests.websocket.conftest import ALICE, BOB
 
 LIMIT = 4096
+TERMS = Terms(LIMIT, 10, 10)
 
 
 def machines() -> tuple[HubProtocol, ClientProtocol]:
-    hub = HubProtocol(BOB, NO_CERTIFICATE, LIMIT, LIMIT + PACKET_OVERHEAD)
+    hub = HubProtocol(BOB, NO_CERTIFICATE, TERMS, LIMIT + PACKET_OVERHEAD)
     client = ClientProtocol(ALICE, NO_CERTIFICATE, None, LIMIT + PACKET_OVERHEAD)
     client.finish(hub.authenticate(client.hello(hub.challenge())))
     return hub, client
@@ -70,7 +71,7 @@ def test_what_a_hub_says_is_understood_by_the_client() -> None:
         ("text", "a text message came"),
         (b"", "is empty"),
         (b"\x00", "begins with byte 0"),
-        (bytes([Kind.WELCOME]) + bytes(68), "kind WELCOME does not come from this side"),
+        (bytes([Kind.WELCOME]) + bytes(76), "kind WELCOME does not come from this side"),
         (encode_reply(1, []), "kind REPLY does not come from this side"),
         (bytes(LIMIT + PACKET_OVERHEAD + 1), "the limit is 4112"),
         (encode_count(1)[:-1], "9 bytes, not 8"),
@@ -95,12 +96,12 @@ def test_what_is_no_packet_of_a_client_is_refused_and_nothing_is_taken_after_it(
 
 
 def test_nothing_is_taken_out_of_turn() -> None:
-    hub = HubProtocol(BOB, NO_CERTIFICATE, LIMIT, LIMIT)
+    hub = HubProtocol(BOB, NO_CERTIFICATE, TERMS, LIMIT)
     with pytest.raises(ProtocolViolation, match="out of turn before the handshake"):
         hub.receive(encode_messages([]))
     client = ClientProtocol(ALICE, NO_CERTIFICATE, None, LIMIT)
     with pytest.raises(ProtocolViolation, match="out of turn"):
-        client.finish(bytes(69))
+        client.finish(bytes(77))
 
 
 def test_a_list_that_only_announces_its_items_costs_no_memory() -> None:

@@ -2,10 +2,10 @@ r"""The handshake: each side proves its key over the other's fresh nonce, bound 
 
     hub     challenge = 1, version, hub key (32), hub nonce (32)
     client  hello     = 2, version, client key (32), client nonce (32), signature (64)
-    hub     welcome   = 3, limit of a message in bytes (4), signature (64)
+    hub     welcome   = 3, terms (12), signature (64)
 
 The client signs `converge/hello/v1\0`, hub nonce, client nonce, hub id, transport, certificate hash. The hub signs the
-mirror image: `converge/welcome/v1\0`, client nonce, hub nonce, client id, transport, certificate hash, and the limit.
+mirror image: `converge/welcome/v1\0`, client nonce, hub nonce, client id, transport, certificate hash, and the terms.
 The certificate hash is the SHA-256 of the hub's DER certificate, 32 zero bytes without TLS: a man in the middle who
 shows another certificate cannot pass the signatures on. Pure functions of bytes; nothing here does I/O.
 """
@@ -13,7 +13,8 @@ shows another certificate cannot pass the signatures on. Pure functions of bytes
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
+import struct
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from converge.core.ed25519 import KEY_BYTES, SIGNATURE_BYTES, check_public_key, fingerprint_of, verify
 from converge.core.errors import IdentityError
@@ -24,7 +25,7 @@ from converge.network.transport.websocket.packets import Kind
 if TYPE_CHECKING:
     from converge.core.identity import Identity
 
-__all__ = ["NO_CERTIFICATE", "TRANSPORT", "VERSION", "ClientHandshake", "HubHandshake"]
+__all__ = ["NO_CERTIFICATE", "TRANSPORT", "VERSION", "ClientHandshake", "HubHandshake", "Terms"]
 
 VERSION: Final = 1
 """The version of this protocol."""
@@ -38,18 +39,26 @@ NO_CERTIFICATE: Final = bytes(32)
 _HELLO = b"converge/hello/v1\0"
 _WELCOME = b"converge/welcome/v1\0"
 _NONCE_BYTES = 32
-_LIMIT_BYTES = 4
+_TERMS = struct.Struct(">III")
 _CHALLENGE_LENGTH = 2 + KEY_BYTES + _NONCE_BYTES
 _HELLO_LENGTH = 2 + KEY_BYTES + _NONCE_BYTES + SIGNATURE_BYTES
-_WELCOME_LENGTH = 1 + _LIMIT_BYTES + SIGNATURE_BYTES
+_WELCOME_LENGTH = 1 + _TERMS.size + SIGNATURE_BYTES
+
+
+class Terms(NamedTuple):
+    """What the hub takes: the size of a message, and how many messages and bytes may be unconfirmed."""
+
+    max_message_bytes: int
+    window_messages: int
+    window_bytes: int
 
 
 class HubHandshake:
     """The hub's side of one connection. After `receive` has returned, `client_id` is who is there."""
 
-    def __init__(self, identity: Identity, certificate_hash: bytes, max_message_bytes: int) -> None:
+    def __init__(self, identity: Identity, certificate_hash: bytes, terms: Terms) -> None:
         self._identity, self._certificate_hash = identity, certificate_hash
-        self._limit = max_message_bytes.to_bytes(_LIMIT_BYTES, "big")
+        self._terms = _TERMS.pack(*terms)
         self._nonce = os.urandom(_NONCE_BYTES)
         self._received = False
         self.client_key = b""
@@ -71,12 +80,12 @@ class HubHandshake:
         signed = _signed(_HELLO, self._nonce, nonce, self._identity.public_key, self._certificate_hash)
         _check_signature(client_key, packet[-SIGNATURE_BYTES:], signed, "hello")
         self.client_key, self.client_id = client_key, fingerprint_of(client_key)
-        proof = _signed(_WELCOME, nonce, self._nonce, client_key, self._certificate_hash) + self._limit
-        return bytes([Kind.WELCOME]) + self._limit + self._identity.sign(proof)
+        proof = _signed(_WELCOME, nonce, self._nonce, client_key, self._certificate_hash) + self._terms
+        return bytes([Kind.WELCOME]) + self._terms + self._identity.sign(proof)
 
 
 class ClientHandshake:
-    """The client's side of one connection. After `finish`, `hub_id` is who is there and `max_message_bytes` its limit.
+    """The client's side of one connection. After `finish`, `hub_id` is who is there and `terms` what it takes.
 
     `hub_id` is the id the hub must have; None takes any, which proves nothing about who it is.
     """
@@ -86,7 +95,7 @@ class ClientHandshake:
         self._nonce = os.urandom(_NONCE_BYTES)
         self._hub_key = self._hub_nonce = b""
         self.hub_id = ""
-        self.max_message_bytes = 0
+        self.terms = Terms(0, 0, 0)
 
     def hello(self, packet: bytes) -> bytes:
         """The hello that answers the challenge in `packet`; `ProtocolViolation` when the hub is another one."""
@@ -108,12 +117,12 @@ class ClientHandshake:
     def finish(self, packet: bytes) -> None:
         """Check the welcome in `packet`; `ProtocolViolation` when the hub has not proved its key."""
         _check_start(packet, Kind.WELCOME, _WELCOME_LENGTH, "welcome")
-        limit = packet[1 : 1 + _LIMIT_BYTES]
+        terms = packet[1 : 1 + _TERMS.size]
         signed = _signed(_WELCOME, self._nonce, self._hub_nonce, self._identity.public_key, self._certificate_hash)
-        _check_signature(self._hub_key, packet[-SIGNATURE_BYTES:], signed + limit, "welcome")
-        self.max_message_bytes = int.from_bytes(limit, "big")
-        if not 1 <= self.max_message_bytes <= MAX_FRAME_BYTES:
-            raise _violation(f"the hub has a limit of {self.max_message_bytes} bytes, which none may have")
+        _check_signature(self._hub_key, packet[-SIGNATURE_BYTES:], signed + terms, "welcome")
+        self.terms = Terms(*_TERMS.unpack(terms))
+        if not 1 <= self.terms.max_message_bytes <= MAX_FRAME_BYTES or 0 in self.terms:
+            raise _violation(f"the hub has {self.terms}, which none may have")
 
 
 def _signed(purpose: bytes, theirs: bytes, mine: bytes, other_key: bytes, certificate_hash: bytes) -> bytes:

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["WebSocketHub"]
 
 _FLUSH_SEC = 1.0
-_CLOSE_TIMEOUT_SEC = 5.0
 _RECEIVED_PACKETS = 16
 _WRITE_LIMIT_BYTES = 32 * 1024
 _log = logging.getLogger(__name__)
@@ -157,7 +156,7 @@ class WebSocketHub:
             open_timeout=limits.handshake_timeout_sec,
             ping_interval=limits.ping_interval_sec,
             ping_timeout=limits.ping_interval_sec,
-            close_timeout=_CLOSE_TIMEOUT_SEC,
+            close_timeout=limits.close_timeout_sec,
             server_header=None,
             logger=_library_log,
             create_connection=self._connection,  # type: ignore[arg-type]  # any factory will do, as its documentation says
@@ -196,9 +195,7 @@ class WebSocketHub:
 
     async def _serve(self, connection: ServerConnection) -> None:
         assert isinstance(connection, HubConnection)
-        protocol = HubProtocol(
-            self.identity, self._certificate_hash, self.limits.max_message_bytes, self.limits.max_packet_bytes
-        )
+        protocol = HubProtocol(self.identity, self._certificate_hash, self.limits.terms, self.limits.max_packet_bytes)
         try:
             await self._authenticate(connection, protocol)
             member = Member(connection, protocol, self._router, self.limits)

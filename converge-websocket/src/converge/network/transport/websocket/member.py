@@ -36,6 +36,7 @@ class Member:
         self.connection = connection
         self._protocol, self._router = protocol, router
         outbox = Outbox(limits.max_waiting_messages, limits.max_waiting_bytes, limits.max_packet_bytes)
+        outbox.confirm_within(limits.terms.window_messages, limits.terms.window_bytes)
         self.peer = Peer(protocol.client_id, protocol.client_key, outbox)
         self._writing_since: float | None = None
         self._unsent = 0
@@ -91,7 +92,7 @@ class Member:
             if offers >= _OFFERS_IN_A_ROW:
                 offers = 0
                 await asyncio.sleep(0)
-        peer.outbox.took(len(frames))
+        peer.outbox.took(frames)
         if lost and not peer.outbox.notify(encode_lost(lost)):
             router.counters["dropped_notices"] += 1
 

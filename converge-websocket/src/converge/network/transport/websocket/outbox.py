@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import TYPE_CHECKING, Literal
 
 from converge.network.transport.websocket.packets import (
@@ -15,16 +16,10 @@ from converge.network.transport.websocket.packets import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["CONFIRM_EVERY", "WINDOW", "Full", "Outbox"]
+__all__ = ["CONFIRM_EVERY", "Full", "Outbox"]
 
 Full = Literal["outbox_messages", "outbox_bytes"]
 """Which bound is reached."""
-
-WINDOW = 512
-"""How many messages of a client may wait or be unconfirmed.
-
-So many may still come for an agent that the hub calls busy, which is when as many more have room there.
-"""
 
 CONFIRM_EVERY = 64
 """Messages after which a confirmation goes out by itself; fewer are confirmed at the next look at the time."""
@@ -36,19 +31,22 @@ class Outbox:
     """Frames of messages, and packets that go before them; the packets that leave hold as much as waits and fits.
 
     `sent` counts the messages that were handed to the connection, `confirmed` those that the other side says it took,
-    `received` those that came from it. With a `window`, no more than so many wait or are unconfirmed. For one event
+    `received` those that came from it. For one event
     loop; `waiting` is set while there is something to send, `drained` while there is not, and `room` whenever there may
     be more room than before.
     """
 
-    def __init__(self, max_messages: int, max_bytes: int, max_packet_bytes: int, window: int | None = None) -> None:
-        self._window = window
+    def __init__(self, max_messages: int, max_bytes: int, max_packet_bytes: int) -> None:
+        self._window: tuple[int, int] | None = None
+        self._confirm_every, self._confirm_bytes = CONFIRM_EVERY, max_bytes // 4
         self._max_messages, self._max_bytes, self._max_packet = max_messages, max_bytes, max_packet_bytes
         self._frames: list[bytes] = []
         self._bytes = 0
         self._notices: list[bytes] = []
         self._notice_bytes = 0
-        self._announced = 0
+        self._in_flight: deque[tuple[int, int]] = deque()  # what `sent` was after a packet, and the bytes in it
+        self._flight_bytes = 0
+        self._announced = self._unannounced_bytes = 0
         self._confirm_now = False
         self.sent = self.confirmed = self.received = 0
         self.waiting, self.drained, self.room = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -68,17 +66,29 @@ class Outbox:
         """Messages that were handed over and may not have arrived."""
         return self.sent - self.confirmed
 
-    def limit_packets(self, max_packet_bytes: int) -> None:
-        """Make packets of at most that size from now on; a larger message still goes, alone."""
+    def agree(self, max_packet_bytes: int, window_messages: int, window_bytes: int) -> None:
+        """Make packets of that size at most, and let no more wait or be unconfirmed than fits in the window."""
         self._max_packet = max_packet_bytes
+        self._window = window_messages, window_bytes
+
+    def confirm_within(self, window_messages: int, window_bytes: int) -> None:
+        """Confirm often enough for one who has that window."""
+        self._confirm_every = max(1, min(CONFIRM_EVERY, window_messages // 4))
+        self._confirm_bytes = window_bytes // 4
 
     def full_for(self, size: int) -> Full | None:
-        """The bound that a frame of `size` bytes is over now; one frame is always taken when none waits."""
-        if len(self._frames) >= self._max_messages or (
-            self._window is not None and len(self._frames) + self.unconfirmed >= self._window
-        ):
+        """The bound that a frame of `size` bytes is over now; one frame is always taken when there is none."""
+        count, total = len(self._frames), self._bytes + size
+        if count >= self._max_messages:
             return "outbox_messages"
-        return "outbox_bytes" if self._frames and self._bytes + size > self._max_bytes else None
+        if count and total > self._max_bytes:
+            return "outbox_bytes"
+        if self._window is not None and (count or self._in_flight):
+            if count + self.sent - self.confirmed >= self._window[0]:
+                return "outbox_messages"
+            if total + self._flight_bytes > self._window[1]:
+                return "outbox_bytes"
+        return None
 
     def offer(self, frame: bytes) -> Full | None:
         """Add the frame of a message, or say which bound refuses it."""
@@ -102,7 +112,7 @@ class Outbox:
     def next(self) -> bytes | None:
         """The packet to send now; None, and `waiting` cleared, when there is nothing."""
         if self._confirm_now:
-            self._confirm_now, self._announced = False, self.received
+            self._confirm_now, self._announced, self._unannounced_bytes = False, self.received, 0
             return encode_count(self.received)
         if self._notices:
             packet = self._notices.pop(0)
@@ -119,7 +129,7 @@ class Outbox:
         self.waiting.set()
 
     def _take(self) -> Sequence[bytes]:
-        frames = self._frames
+        frames, before = self._frames, self._bytes
         if (
             len(frames) <= MAX_ITEMS
             and self._bytes + len(frames) * _ITEM_OVERHEAD + PACKET_OVERHEAD <= self._max_packet
@@ -135,6 +145,8 @@ class Outbox:
             frames, self._frames = frames[:count], frames[count:]
             self._bytes -= sum(map(len, frames))
         self.sent += len(frames)
+        self._in_flight.append((self.sent, before - self._bytes))
+        self._flight_bytes += before - self._bytes
         self.room.set()
         return frames
 
@@ -148,14 +160,17 @@ class Outbox:
         unconfirmed = self.unconfirmed
         self.sent = self.confirmed = self.received = self._announced = 0
         self._notices, self._notice_bytes, self._confirm_now = [], 0, False
+        self._in_flight.clear()
+        self._flight_bytes = self._unannounced_bytes = 0
         if self._frames:
             self._wake()
         return unconfirmed
 
-    def took(self, count: int) -> None:
-        """`count` messages came; they are confirmed soon."""
-        self.received += count
-        if self.received - self._announced >= CONFIRM_EVERY:
+    def took(self, frames: Sequence[bytes]) -> None:
+        """Messages came; they are confirmed soon."""
+        self.received += len(frames)
+        self._unannounced_bytes += sum(map(len, frames))
+        if self.received - self._announced >= self._confirm_every or self._unannounced_bytes >= self._confirm_bytes:
             self.confirm()
 
     def confirm(self) -> None:
@@ -169,6 +184,8 @@ class Outbox:
         if not self.confirmed <= count <= self.sent:
             return False
         self.confirmed = count
+        while self._in_flight and self._in_flight[0][0] <= count:
+            self._flight_bytes -= self._in_flight.popleft()[1]
         self.room.set()
         return True
 

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 from converge.network.transport.websocket.errors import CloseCode, ProtocolViolation
-from converge.network.transport.websocket.handshake import ClientHandshake, HubHandshake
+from converge.network.transport.websocket.handshake import ClientHandshake, HubHandshake, Terms
 from converge.network.transport.websocket.packets import (
     Kind,
     Lost,
@@ -163,11 +163,9 @@ class _Machine:
 class HubProtocol(_Machine):
     """The hub's side. `client_id` and `client_key` say who is there once `authenticate` has returned."""
 
-    def __init__(
-        self, identity: Identity, certificate_hash: bytes, max_message_bytes: int, max_packet_bytes: int
-    ) -> None:
+    def __init__(self, identity: Identity, certificate_hash: bytes, terms: Terms, max_packet_bytes: int) -> None:
         super().__init__(max_packet_bytes)
-        self._handshake = HubHandshake(identity, certificate_hash, max_message_bytes)
+        self._handshake = HubHandshake(identity, certificate_hash, terms)
 
     @property
     def client_id(self) -> str:
@@ -207,9 +205,9 @@ class ClientProtocol(_Machine):
         return self._handshake.hub_id
 
     @property
-    def max_message_bytes(self) -> int:
-        """The largest message that the hub takes."""
-        return self._handshake.max_message_bytes
+    def terms(self) -> Terms:
+        """What the hub takes."""
+        return self._handshake.terms
 
     def hello(self, packet: str | bytes) -> bytes:
         """Take the challenge; the hello to send."""

@@ -54,7 +54,7 @@ class Session:
     @property
     def max_message_bytes(self) -> int:
         """The largest message that the hub takes."""
-        return self._protocol.max_message_bytes
+        return self._protocol.terms.max_message_bytes
 
     @property
     def hub_id(self) -> str:
@@ -119,7 +119,7 @@ class Session:
                 event = protocol.receive(await connection.recv())
                 if isinstance(event, Messages):
                     inbox.extend(event.frames)
-                    self._outbox.took(len(event.frames))
+                    self._outbox.took(event.frames)
                     if self._confirming is None:
                         self._confirming = connection.loop.call_later(_CONFIRM_SEC, self._confirm)
                     if not inbox.room.is_set():

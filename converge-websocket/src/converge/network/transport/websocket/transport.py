@@ -18,7 +18,7 @@ from converge.network.transport.base import Transport
 from converge.network.transport.websocket.connecting import HubAddress, connect
 from converge.network.transport.websocket.errors import CloseCode, HubBusy, HubRefused, HubUnreachable
 from converge.network.transport.websocket.inbox import Inbox
-from converge.network.transport.websocket.outbox import WINDOW, Outbox
+from converge.network.transport.websocket.outbox import Outbox
 from converge.network.transport.websocket.packets import MAX_PACKET_BYTES, PACKET_OVERHEAD
 from converge.network.transport.websocket.session import Session
 
@@ -133,7 +133,7 @@ class WebSocketTransport(Transport):
             )
         self._inbox, self._outbox, self._ended = (
             Inbox(*self._bounds),
-            Outbox(*self._bounds, MAX_PACKET_BYTES, WINDOW),
+            Outbox(*self._bounds, MAX_PACKET_BYTES),
             None,
         )
         running = await self._open_first(self._inbox, self._outbox)
@@ -303,7 +303,7 @@ class WebSocketTransport(Transport):
         assert self._identity is not None
         connection, protocol = await connect(self._address, self._identity, timeout)
         session = Session(self._address.uri, connection, protocol, outbox, inbox, self.counters)
-        outbox.limit_packets(protocol.max_message_bytes + PACKET_OVERHEAD)
+        outbox.agree(protocol.terms.max_message_bytes + PACKET_OVERHEAD, *protocol.terms[1:])
         running = asyncio.create_task(session.run(), name="converge-websocket-session")
         try:
             if self.subscriptions:
