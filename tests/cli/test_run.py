@@ -100,7 +100,7 @@ def test_paths_of_the_store_and_of_keys_are_relative_to_the_file(project: Path, 
     ("setting", "expected"),
     [
         ("store.use=sqlit", "converge.toml [store]: no store plugin is named 'sqlit'; installed: "),
-        ("transport.use=websocket", "Install it: pip install converge-websocket"),
+        ("transport.use=websocket", "converge.toml [transport] uri: is missing; it is required and takes str"),
         (
             "store.pth=x",
             "converge.toml [store] pth: is not an option; valid options are path, durability. Did you mean",

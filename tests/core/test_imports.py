@@ -278,6 +278,12 @@ CONTRACT: dict[str, dict[str, str | None]] = {
     },
     "converge.extensions.storage.memory": {"MemoryStore": ""},
     "converge.extensions.storage.sqlite": {"SQLiteStore": "path"},
+    "converge.network.transport.websocket": {
+        "WebSocketTransport": "agent_id, uri, identity=None, hub_id=None",
+        "WebSocketHub": "host='127.0.0.1', port=0",
+        "WebSocketHub.__aenter__": "self",
+        "WebSocketHub.uri": None,
+    },
 }
 """What the contract documents and is built today: module → name → parameters; None where it gives no parameters.
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tests.packaging.conftest import Built, Environment, Environments, Mode
 
 CORE, CLI, FILE, SQLITE = "converge-core", "converge-cli", "converge-storage-file", "converge-storage-sqlite"
+WEBSOCKET = "converge-websocket"
 WHEEL: Mode = "wheel"
 EDITABLE: Mode = "editable"
 WAYS: dict[str, dict[str, Mode]] = {
@@ -22,6 +23,7 @@ WAYS: dict[str, dict[str, Mode]] = {
     "core alone, editable": {CORE: EDITABLE},
     "core and sqlite, wheels": {CORE: WHEEL, SQLITE: WHEEL},
     "core and cli, wheels": {CORE: WHEEL, CLI: WHEEL},
+    "core and websocket, wheels": {CORE: WHEEL, WEBSOCKET: WHEEL},
     "all, wheels": dict.fromkeys(NAMES, WHEEL),
     "all, editable": dict.fromkeys(NAMES, EDITABLE),
     "all, only core editable": dict.fromkeys(NAMES, WHEEL) | {CORE: EDITABLE},
@@ -70,6 +72,7 @@ DOCUMENTED: dict[str, dict[str, str]] = {
     CLI: {"converge.cli.main": "cli main"},
     FILE: {"converge.extensions.storage.file": "FileStore"},
     SQLITE: {"converge.extensions.storage.sqlite": "SQLiteStore"},
+    WEBSOCKET: {"converge.network.transport.websocket": "WebSocketHub WebSocketTransport"},
 }
 UNREACHABLE = ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError", "ProxyError")
 """What pip prints when the network is the problem."""
@@ -146,6 +149,17 @@ def test_a_plugin_that_is_not_installed_is_an_error_that_says_what_to_install(en
         "except PluginUnknown as error:\n    print(json.dumps(str(error)))"
     )
     assert "pip install converge-storage-sqlite" in str(environments.get({CORE: WHEEL}).evaluate(code))
+
+
+def test_the_transports_and_commands_that_are_found_are_those_of_the_installed_distributions(
+    environment: Environment,
+) -> None:
+    code = (
+        "import json\nfrom converge.plugins import default_manager\nmanager = default_manager()\n"
+        "print(json.dumps([[each.name for each in manager.list(kind)] for kind in ('transport', 'command')]))"
+    )
+    brought = WEBSOCKET in environment.modes
+    assert environment.evaluate(code) == [["local", "websocket"] if brought else ["local"], ["hub"] if brought else []]
 
 
 def test_the_command_is_there_when_the_cli_is_installed_and_only_then(environment: Environment) -> None:

@@ -32,6 +32,7 @@ FORBIDDEN = [
     ("converge-cli", "converge.cli.progress", "converge.testing.store.model"),
     ("converge-storage-sqlite", "converge.extensions.storage.sqlite.record", "converge.coordination.consensus"),
     ("converge-storage-sqlite", "converge.extensions.storage.sqlite.commits", "converge.extensions.storage.memory"),
+    ("converge-websocket", "converge.network.transport.websocket.packets", "converge.policy.trust"),
 ]
 """Distribution, module, and what that module must not import."""
 PLANTINGS = {

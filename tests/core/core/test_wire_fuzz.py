@@ -9,6 +9,7 @@ import random
 import struct
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
@@ -156,15 +157,24 @@ class Mutator:
 def read(frame: bytes) -> tuple[Message | None, Message | None]:
     results: list[Message | None] = []
     for reader in (Message.open, Message.from_bytes):
-        before, text = time.thread_time(), "read"
-        try:
-            results.append(reader(frame))
-        except MessageDecodeError as error:
-            text = str(error)
-            results.append(None)
-        assert 0 < len(text) < 1000, frame.hex()
-        assert time.thread_time() - before < MOST_SECONDS, frame.hex()
+        message, taken = timed(reader, frame)
+        if taken >= MOST_SECONDS:  # the collector may have run; it does not each time, while a frame that hangs does
+            taken = min(timed(reader, frame)[1] for _ in range(3))
+        assert taken < MOST_SECONDS, frame.hex()
+        results.append(message)
     return results[0], results[1]
+
+
+def timed(reader: Callable[[bytes], Message], frame: bytes) -> tuple[Message | None, float]:
+    """What was read, None when it was refused with the one error, and the processor time it took."""
+    text, before = "read", time.thread_time()
+    message = None
+    try:
+        message = reader(frame)
+    except MessageDecodeError as error:
+        text = str(error)
+    assert 0 < len(text) < 1000, frame.hex()
+    return message, time.thread_time() - before
 
 
 def same(a: Any, b: Any) -> bool:

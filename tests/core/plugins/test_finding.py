@@ -93,6 +93,7 @@ def test_the_groups_are_those_of_the_contract() -> None:
         "llm_provider": "converge.llm_providers",
         "admission": "converge.admission",
         "trust": "converge.trust",
+        "command": "converge.commands",
         "agent": "converge.agents",
         "hooks": "converge.hooks",
     }

@@ -17,21 +17,52 @@ _COMMANDS = {
 
 
 class _LazyGroup(click.Group):
-    """Knows its subcommands by name and one line of help, so that `--help` imports none of them."""
+    """Knows its own subcommands by name and one line of help, and those of plugins by their metadata.
+
+    `--help` imports none of them, so a plugin that is broken hurts only who calls its command. A plugin cannot replace
+    a subcommand of our own.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(_COMMANDS)
+        return sorted({*_COMMANDS, *_brought()})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
-            return None
+            return _plugin_command(cmd_name)
         command = getattr(importlib.import_module(f"converge.cli.commands.{cmd_name}"), cmd_name)
         assert isinstance(command, click.Command)  # our own modules
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(sorted(_COMMANDS.items()))
+            formatter.write_dl(sorted((_brought() | _COMMANDS).items()))
+
+
+def _brought() -> dict[str, str]:
+    """The subcommands of plugins that are enabled, each with the distributions it comes from."""
+    from converge.plugins import default_manager
+
+    found: dict[str, str] = {}
+    for plugin in default_manager().list("command"):
+        if plugin.disabled is None:
+            earlier = f"{found[plugin.name]}, " if plugin.name in found else "Brought by "
+            found[plugin.name] = f"{earlier}{plugin.distribution} {plugin.version}"
+    return {name: f"{text}." for name, text in found.items()}
+
+
+def _plugin_command(name: str) -> click.Command | None:
+    """The subcommand that a plugin brings; None when there is none. An error of the plugin platform passes."""
+    from converge.plugins import PluginBroken, PluginUnknown, default_manager
+
+    try:
+        command = default_manager().find("command", name)
+    except PluginUnknown as error:
+        if error.disabled or error.package:
+            raise
+        return None
+    if not isinstance(command, click.Command):
+        raise PluginBroken("command", name, reason=f"it is a {type(command).__name__}, not a click.Command")
+    return command
 
 
 def _version(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:

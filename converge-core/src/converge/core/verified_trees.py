@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from converge.core.merkle import HASH_BYTES
 
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["VerifiedTrees"]
+
+_Rest: TypeAlias = tuple[bytes, int, bytes]
+"""A key and a signature, the sides of the hashes that are left, and these hashes."""
 
 
 class VerifiedTrees:
@@ -23,7 +26,7 @@ class VerifiedTrees:
     under another key is ever taken for it. From a message that was good follow the steps of its siblings, so the
     other messages of the tree end early. What failed is not remembered.
 
-    At least `capacity` / 2 steps that were used last are kept, at most `capacity`; one takes 300 to 800 bytes. Someone
+    At least `capacity` / 2 steps that were used last are kept, at most `capacity`; one takes 300 to 900 bytes. Someone
     who signs very much can push out the steps of others, which are then checked again. Safe between threads and over a
     fork, with no lock: a race can lose a step, and cannot make one.
     """
@@ -34,11 +37,11 @@ class VerifiedTrees:
         if capacity < 2:
             raise ValueError(f"a capacity of {capacity} is too small; at least 2 steps are remembered")
         self._room = capacity // 2
-        self._recent: set[bytes] = set()
-        self._older: set[bytes] = set()
+        self._recent: dict[bytes, _Rest] = {}
+        self._older: dict[bytes, _Rest] = {}
 
     def __len__(self) -> int:
-        return len(self._recent | self._older)
+        return len(self._recent.keys() | self._older.keys())
 
     def verify(
         self,
@@ -55,26 +58,26 @@ class VerifiedTrees:
         of the length that fits the tree. `is_signed(public_key, signature, root)` is asked only when no step is known.
         """
         signer = public_key + signature
-        recent, learnt = self._recent, []
-        node, at, end = leaf, 0, len(path)
+        recent, node, at, end = self._recent, leaf, 0, len(path)
+        learnt: list[tuple[bytes, _Rest]] = []
         while True:
-            step = b"".join((signer, sides.to_bytes(2, "big"), node, path[at:]))
-            if step in recent:
+            rest = (signer, sides, path[at:])
+            if recent.get(node) == rest:
                 break
-            if step in self._older or (at == end and is_signed(public_key, signature, node)):
-                learnt.append(step)
+            if self._older.get(node) == rest or (at == end and is_signed(public_key, signature, node)):
+                learnt.append((node, rest))
                 break
             if at == end:
                 return False
             sibling, at = path[at : at + HASH_BYTES], at + HASH_BYTES
-            learnt.append(b"".join((signer, (sides ^ 1).to_bytes(2, "big"), sibling, node, path[at:])))
+            learnt.append((sibling, (signer, sides ^ 1, node + path[at:])))
             node = sha256(b"\x01" + sibling + node if sides & 1 else b"\x01" + node + sibling).digest()
             sides >>= 1
         if learnt:
             self._remember(learnt)
         return True
 
-    def _remember(self, steps: list[bytes]) -> None:
+    def _remember(self, steps: list[tuple[bytes, _Rest]]) -> None:
         if len(self._recent) + len(steps) > self._room:
-            self._older, self._recent = self._recent, set()
+            self._older, self._recent = self._recent, {}
         self._recent.update(steps[-self._room :])

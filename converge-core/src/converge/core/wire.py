@@ -242,9 +242,10 @@ def decode_body(data: bytes) -> Body:
         raise MessageDecodeError(f"body: this is not wire format version {VERSION}; the sender uses another one")
     fields[2] = _sender(data, fields[1], fields[2])
     try:
-        return _checked(Body._make(fields[1:]))
+        _check_fields(fields)
     except (TypeError, ValueError) as error:
         raise MessageDecodeError(f"body: {error}") from None
+    return Body._make(fields[1:])
 
 
 def _unpack_body(data: bytes) -> Any:  # noqa: ANN401  # checked by the caller
@@ -348,24 +349,24 @@ def _sender(data: bytes, public_key: object, sender: object) -> str:
     return ed25519.fingerprint_of(signer)
 
 
-def _checked(body: Body) -> Body:
-    check_text(body.id, "id")
-    if body.recipient is not None:
-        check_text(body.recipient, "recipient")
-    check_count(body.timestamp, "timestamp")
-    if body.task_id is not None:
-        check_text(body.task_id, "task_id")
-    if type(body.topics) is not list or len(body.topics) > MAX_TOPICS:
+def _check_fields(fields: list[Any]) -> None:
+    _, _, _, id_, recipient, topics, timestamp, task_id, headers, payload = fields
+    check_text(id_, "id")
+    if recipient is not None:
+        check_text(recipient, "recipient")
+    check_count(timestamp, "timestamp")
+    if task_id is not None:
+        check_text(task_id, "task_id")
+    if type(topics) is not list or len(topics) > MAX_TOPICS:
         raise ValueError(f"topics is not an array of at most {MAX_TOPICS}")
-    for topic in body.topics:
+    for topic in topics:
         if type(topic) is not list or len(topic) != 3 or type(topic[1]) is not dict:
             raise ValueError("a topic is not [namespace, attributes map, version]")
         check_text(topic[0], "the namespace of a topic")
         check_text(topic[2], "the version of a topic")
-    if type(body.headers) is not dict:
+    if type(headers) is not dict:
         raise TypeError("headers is not a map")
-    if body.headers:
-        check_headers(body.headers)
-    if type(body.payload) is not bytes:
+    if headers:
+        check_headers(headers)
+    if type(payload) is not bytes:
         raise TypeError("the payload is not bytes")
-    return body

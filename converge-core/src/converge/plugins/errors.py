@@ -39,6 +39,7 @@ _OURS: Final = {
     ("llm_provider", "anthropic"): "'converge-llm[anthropic]'",
     ("llm_provider", "mistral"): "'converge-llm[mistral]'",
     ("agent", "llm"): "converge-llm",
+    ("command", "hub"): "converge-websocket",
 }
 """What to install for a plugin of our own. A hint never repeats what the user typed: that name may be anybody's."""
 
@@ -104,13 +105,19 @@ class PluginUnknown(PluginError, LookupError):
         super().__init__(kind, name, distribution=distribution, where=where)
         self.installed, self.disabled = tuple(installed), disabled
 
+    @property
+    def package(self) -> str:
+        """What to install when it is a plugin of Converge's own distributions; else empty."""
+        return _OURS.get((self.kind, self.name), "")
+
     def _text(self) -> str:
         if self.disabled:
             return f"{self._subject()} is disabled by {self.disabled}; remove that entry to use it"
         names = ", ".join(self.installed) or "none"
         hint = did_you_mean(self.name, self.installed)
-        package = _OURS.get((self.kind, self.name))
-        step = f"Install it: pip install {package}" if package else "`converge plugins list` shows all of them"
+        step = (
+            f"Install it: pip install {self.package}" if self.package else "`converge plugins list` shows all of them"
+        )
         return f"no {self.kind} plugin is named {self.name!r}; installed: {names}.{hint} {step}"
 
 

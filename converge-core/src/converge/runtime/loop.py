@@ -245,6 +245,7 @@ class AgentRuntime:
         self._store_thread.open()
         stack.callback(self._store_thread.close)
         stack.push_async_callback(self._guarded, "stopping the transport", self.transport.stop)
+        self.transport.bind_identity(agent.identity)
         await settled(self.transport.start)
         agent.bind(AgentContext(self._network, self._tasks, self._pools, self._ballots, self._store_thread))
         stack.callback(agent.bind, None)

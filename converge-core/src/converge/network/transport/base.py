@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
+    from converge.core.identity import Identity
     from converge.core.message import Message
     from converge.core.topic import Topic
     from converge.network.identity_registry import IdentityRegistry
@@ -37,6 +38,13 @@ class Transport(ABC):
         self.counters: Counter[str] = Counter()
         self.replay_window = ReplayWindow()
         self.subscriptions: set[Topic] = set()
+
+    def bind_identity(self, identity: Identity) -> None:  # noqa: B027  # most transports prove nothing and need none
+        """Take `identity` as that of the agent, before the start; the runtime calls this.
+
+        For transports that prove who they speak for. One that was made with an identity keeps it. The default does
+        nothing.
+        """
 
     @abstractmethod
     async def start(self) -> None:

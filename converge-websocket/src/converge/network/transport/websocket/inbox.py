@@ -1,0 +1,70 @@
+"""What came for an agent and was not received yet, bounded by count and by bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from converge.network.errors import TransportClosed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Inbox"]
+
+
+class Inbox:
+    """A queue of frames. Whoever fills it waits for `room` after it; what one packet brings is always taken.
+
+    For one event loop.
+    """
+
+    def __init__(self, max_messages: int, max_bytes: int) -> None:
+        self._max_messages, self._max_bytes = max_messages, max_bytes
+        self._frames: deque[bytes] = deque()
+        self._bytes = 0
+        self._arrived = asyncio.Event()
+        self._ended: str | None = None
+        self.room = asyncio.Event()
+        self.room.set()
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._frames)
+
+    def extend(self, frames: Sequence[bytes]) -> None:
+        """Add what came in one packet."""
+        self._frames.extend(frames)
+        self._bytes += sum(map(len, frames))
+        if len(self._frames) >= self._max_messages or self._bytes >= self._max_bytes:
+            self.room.clear()
+        self._arrived.set()
+
+    async def get(self, timeout: float | None) -> bytes:
+        """The oldest frame; cancelling loses none. Raises `TimeoutError`, and `TransportClosed` once it has ended."""
+        if not self._frames:
+            async with asyncio.timeout(timeout):
+                while not self._frames:
+                    if self._ended is not None:
+                        raise TransportClosed(self._ended)
+                    self._arrived.clear()
+                    await self._arrived.wait()
+        frame = self._frames.popleft()
+        self._bytes -= len(frame)
+        if not self.room.is_set() and len(self._frames) < self._max_messages and self._bytes < self._max_bytes:
+            self.room.set()
+        return frame
+
+    def end(self, reason: str) -> None:
+        """Nothing comes any more: what waits can be received still, then `get` raises with `reason`."""
+        self._ended = reason
+        self._arrived.set()
+        self.room.set()
+
+    def clear(self) -> int:
+        """Drop what waits; how many that was."""
+        dropped = len(self._frames)
+        self._frames.clear()
+        self._bytes = 0
+        return dropped
