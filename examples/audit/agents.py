@@ -1,7 +1,8 @@
 """The agents of the audit: one lead, who plans and counts, and auditors, who read files and vote.
 
-Everything they know of each other goes through tasks, the pool and the ballot box in the store. So it does not matter
-in which process an agent runs, or that one was killed: whoever comes back goes on from what the store holds.
+What must not be lost goes through tasks, the pool and the ballot box in the store. So it does not matter in which
+process an agent runs, or that one was killed: whoever comes back goes on from what the store holds. Besides, the lead
+asks the members by message where they had placed the elected modules, and by which figure.
 """
 
 from __future__ import annotations
@@ -20,21 +21,23 @@ import report
 from attrs import field, frozen, validators
 
 from converge.core.agent import Agent, AgentState
-from converge.core.decisions import ClaimTask, Decision, ReportTask, SubmitTask, Vote
+from converge.core.decisions import ClaimTask, Decision, ReportTask, SendMessage, SubmitTask, Vote
+from converge.core.message import Message
 from converge.core.task import Task, TaskState
 from converge.network.discovery import DiscoveryQuery
+from converge.network.errors import Undeliverable
 from converge.policy.decide import settles
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from converge.core.identity import Identity
-    from converge.core.message import Message
 
 AUDIT, LEAD = "audit-python", "lead-audit"
 POOL = "auditors"
 CLAIM_TTL_SEC = 5.0
 BALLOT_TIMEOUT_SEC = 60.0
+ANSWER_TIMEOUT_SEC = 10.0
 TASKS_AT_ONCE = 4
 
 _log = logging.getLogger(__name__)
@@ -79,6 +82,9 @@ class Auditor(Agent):
         mine = [task for task in tasks if task.assigned_to == self.id]
         others = [task for task in tasks if task.assigned_to is None and task.inputs.get("root") == str(self._root)]
         done: list[Decision] = [decision for task in mine for decision in self._do(task)]
+        done += [
+            SendMessage(message.reply(self._places(message))) for message in messages if "ballot" in message.payload
+        ]
         return done + [ClaimTask(task.id) for task in others[:TASKS_AT_ONCE]]
 
     def _do(self, task: Task) -> list[Decision]:
@@ -104,6 +110,14 @@ class Auditor(Agent):
         assert tasks is not None
         results = [_result(task) for task_id in task_ids if (task := tasks.get_task(task_id)) is not None]
         return election.rank(results, self._lens, 10 * self._seats)
+
+    def _places(self, question: Message) -> dict[str, Any]:
+        """By which figure I rank, and where the modules in question stand on my ballot, counted from 1."""
+        ballots = self.context.ballots
+        assert ballots is not None
+        mine = _strings(ballots.votes(str(question.payload["ballot"])).get(self.id))
+        asked = set(_strings(question.payload.get("modules")))
+        return {"lens": self._lens, "places": {path: place for place, path in enumerate(mine, 1) if path in asked}}
 
 
 class Lead(Agent):
@@ -196,7 +210,9 @@ class Lead(Agent):
         for task in done:
             members.setdefault((task.assigned_to or "nobody")[:8], []).append(str(task.inputs["path"]))
         job = report.Job(id=self._job, root=str(self._root), paths=[file.path for file in self._files])
-        summary = report.summary(job, results, await self._elected(), members)
+        elected = await self._elected()
+        places = await self._ask([seat.module for seat in elected])
+        summary = report.summary(job, results, elected, members, places)
         report.write_json(self._options.report / "report.json", summary)
         report.write_html(self._options.report / "report.html", summary)
         _print(summary, self._options.report)
@@ -215,6 +231,26 @@ class Lead(Agent):
             return None if chosen is None else str(chosen)
 
         return election.elect({member: _strings(vote) for member, vote in votes.items()}, self._options.seats, resolve)
+
+    async def _ask(self, modules: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Where the members had placed the elected modules, by lens; of those who answer."""
+        pools = self.context.pools
+        assert pools is not None
+        pool = await self.context.run(pools.get_pool, POOL)
+        members = sorted(pool.agents) if pool is not None else []
+        answers = await asyncio.gather(*(self._ask_one(member, modules) for member in members))
+        heard = [answer for answer in answers if answer is not None]
+        print(f"{len(heard)} of {len(members)} members told where they had placed the elected modules.")
+        return {str(answer["lens"]): _places(answer["places"], modules) for answer in heard}
+
+    async def _ask_one(self, member: str, modules: Sequence[str]) -> dict[str, Any] | None:
+        question = Message(recipient=member, payload={"ballot": f"{self._tag}:care", "modules": [*modules]})
+        try:
+            answer = await self.context.network.request(question, ANSWER_TIMEOUT_SEC)
+        except (TimeoutError, Undeliverable) as error:
+            _log.info("%s was asked and has not answered: %s", member, error)
+            return None
+        return answer.payload if {"lens", "places"} <= answer.payload.keys() else None
 
     # -- tasks
 
@@ -261,6 +297,12 @@ def _ballot_capability(member: str) -> str:
 
 def _strings(value: object) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list) else []
+
+
+def _places(told: object, modules: Sequence[str]) -> dict[str, int]:
+    """What a member told of `modules`; what makes no sense is left out."""
+    places = told if isinstance(told, dict) else {}
+    return {path: place for path in modules if type(place := places.get(path)) is int and place > 0}
 
 
 def _result(task: Task) -> dict[str, Any]:
