@@ -8,7 +8,7 @@ microseconds a task. Exit code 1 when a bar is missed.
 - One task after the other, submitted, claimed and reported: three durable commits. The bare side does the same with
   INSERT, UPDATE … RETURNING and UPDATE at the same `synchronous`, without identities, leases, epochs or history; huey
   with enqueue, dequeue and execution, which stores the result, at the same `synchronous`.
-- In batches of 100, and 100 agents of one process that share commits because they wait at the same time.
+- In batches of 100, and 100 agents of one event loop that share commits because they wait at the same time.
 - One, two and four processes that claim and report from one store (for information).
 - Listing for an agent, and list + claim + report, with many tasks in the store; finished ones; opening.
 """
@@ -16,6 +16,7 @@ microseconds a task. Exit code 1 when a bar is missed.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import shutil
@@ -23,13 +24,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import apsw
 
+from converge.coordination.task_desk import TaskDesk
 from converge.coordination.task_manager import TaskManager
 from converge.core.task import Task
 from converge.extensions.storage.file import FileStore
@@ -110,19 +111,20 @@ class Tasks:
             assert not self.manager.report_many(AGENT, {task_id: {"sum": 3} for task_id in ids})
 
     def by_hundred_agents(self, count: int) -> None:
-        def work(number: int) -> None:
+        async def work(desk: TaskDesk, number: int) -> None:
             agent = f"{number:064}"
             for turn in range(count // 100):
-                task_id = self.manager.submit(Task(id=f"{self.number}-{number}-{turn}", inputs=INPUTS))
-                assert self.manager.claim(agent, task_id)
-                self.manager.report(agent, task_id, {"sum": 3})
+                task_id = await desk.submit(Task(id=f"{self.number}-{number}-{turn}", objective="sum", inputs=INPUTS))
+                assert await desk.claim(agent, task_id)
+                await desk.report(agent, task_id, {"sum": 3})
+
+        async def all_of_them() -> None:
+            async with asyncio.TaskGroup() as group:
+                for number in range(100):
+                    group.create_task(work(TaskDesk.of(self.manager), number))
 
         self.number += 1
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(100)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        asyncio.run(all_of_them())
 
 
 def bare_loop(path: Path, durability: str) -> Callable[[int], None]:
@@ -177,7 +179,7 @@ def cycles(folder: Path, rounds: int) -> Iterator[Figure]:
             yield compare(f"one by one / huey, {durability}", 1.0, rounds, 200, ours.one_by_one, huey)
             bar = 10.0 if durability == "power" else 0.0
             yield compare(f"batches of 100 / huey, {durability}", bar, rounds, 500, ours.in_batches, huey)
-            yield compare(f"100 agents at once / huey, {durability}", bar, rounds, 500, ours.by_hundred_agents, huey)
+            yield compare(f"100 agents at once / huey, {durability}", bar, rounds, 1000, ours.by_hundred_agents, huey)
     others: dict[str, VersionedStore] = {"memory": MemoryStore(), "file": FileStore(folder / "files")}
     for name, other in others.items():
         ours = Tasks(other)

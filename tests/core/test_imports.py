@@ -54,7 +54,9 @@ CONTRACT: dict[str, dict[str, str | None]] = {
         "Message.encrypt_payload": "self, key",
         "Message.decrypt_payload": "self, key",
         "Message.evolve": "self",
+        "sign_batch": "messages, identity",
     },
+    "converge.core.snapshot": {"Snapshot": "message", "Snapshot.message": "self"},
     "converge.core.topic": {
         "Topic": "namespace, attributes=None, version='1.0'",
         "Topic.to_dict": "self",

@@ -63,7 +63,7 @@ def test_a_store_of_another_schema_is_refused(path: Path) -> None:
     newer = apsw.Connection(str(path))
     newer.execute("UPDATE meta SET schema = 99")
     newer.close()
-    with pytest.raises(StoreFormatError, match=r"s\.db: this store has schema 99, .* reads schema 2; use the version"):
+    with pytest.raises(StoreFormatError, match=r"s\.db: this store has schema 99, .* reads schema 3; use the version"):
         SQLiteStore(path)
 
 

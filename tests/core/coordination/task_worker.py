@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from converge.coordination.ballot import BallotBox
+from converge.coordination.errors import ClaimLost
 from converge.coordination.pool_manager import PoolManager
 from converge.coordination.task_manager import TaskManager
 from converge.core.errors import VersionConflict
@@ -55,6 +56,25 @@ def claim(path: str, start: str, name: str, kind: str, count: str) -> None:
     sys.stdout.write(json.dumps([claimed, reported]))
 
 
+def end(path: str, start: str, name: str, kind: str, count: str) -> None:
+    """Report for the holder as w0 and w1, cancel as w2 and w3; print the tasks that this process ended."""
+    manager = TaskManager((ReadCheckPut if kind == "mutant" else SQLiteStore)(path, durability="process"))
+    ended = []
+    for number in range(int(count)):
+        wait_until(float(start) + number * 0.006)
+        if name in ("w2", "w3"):
+            won = manager.cancel_task(f"t{number}")
+        else:
+            try:
+                manager.report("holder", f"t{number}", name)
+                won = True
+            except ClaimLost:
+                won = False
+        if won:
+            ended.append(f"t{number}")
+    sys.stdout.write(json.dumps(ended))
+
+
 def join(path: str, start: str, name: str, count: str) -> None:
     """Join a pool as several agents, and vote as each."""
     store = SQLiteStore(path, durability="process")
@@ -65,7 +85,7 @@ def join(path: str, start: str, name: str, count: str) -> None:
         ballots.cast("v", f"{name}-{number}", name)
 
 
-TASKS: list[Callable[..., None]] = [claim, join]
+TASKS: list[Callable[..., None]] = [claim, end, join]
 
 if __name__ == "__main__":
     next(task for task in TASKS if task.__name__ == sys.argv[1])(*sys.argv[2:])

@@ -11,10 +11,11 @@ import pytest
 from converge.coordination.errors import InvalidTransition, UnknownTask
 from converge.coordination.task_manager import TaskManager
 from converge.core.task import Task, TaskState
+from converge.extensions.storage.memory import MemoryStore
 from converge.extensions.storage.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from tests.core.coordination.conftest import ManualClock
@@ -166,6 +167,32 @@ def test_requeueing_twice_makes_one_new_task(manager: TaskManager, open_manager:
     manager.cancel_task("t")
     assert {each.requeue("t") for each in (manager, open_manager(), manager)} == {"t~2"}
     assert [task.id for task in manager.list_pending_tasks()] == ["t~2"]
+
+
+def test_a_hint_that_cannot_be_removed_hides_neither_new_nor_dead_tasks(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Stuck(MemoryStore):
+        full = False
+
+        def delete_many(self, keys: Iterable[str]) -> None:
+            if self.full:
+                raise OSError(28, "No space left on device")
+            super().delete_many(keys)
+
+    store = Stuck()
+    manager = TaskManager(store)
+    for name in ("a", "b"):
+        manager.submit(Task(id=name))
+        manager.fail_task(name, "broken")
+    store.full = True
+    assert manager.requeue("a") == "a~2"
+    assert dead(manager) == ["b"]
+    assert manager.counters["hints_left"] == 2
+    assert "could not remove 1 hints" in caplog.text
+    store.full = False
+    assert dead(manager) == ["b"]
+    assert store.list("dead:") == ["dead:b"]
 
 
 def test_a_requeued_task_depends_on_what_its_dependencies_were_requeued_as(manager: TaskManager) -> None:

@@ -17,6 +17,7 @@ from converge.coordination.errors import ClaimLost, InvalidTransition
 from converge.coordination.task_manager import Claim, TaskManager
 from converge.coordination.task_record import TaskRecord
 from converge.coordination.task_store import TaskStore
+from converge.core.store import Write
 from converge.core.task import Task
 from converge.extensions.storage.memory import MemoryStore
 from tests.core.coordination.conftest import ManualClock
@@ -273,15 +274,16 @@ def test_no_crash_and_no_clock_breaks_what_is_promised_in_many_histories() -> No
     check(4_000, 80)
 
 
-def without_hint(store: TaskStore, records: list[TaskRecord]) -> list[int | None]:
-    return [store._store.compare_and_set("task:" + record.id, record.to_plain(), 0) for record in records]
+def without_hint(store: TaskStore, moves: list[tuple[TaskRecord, int]]) -> list[int | None]:
+    writes = [Write("task:" + record.id, record.to_plain(), version) for record, version in moves]
+    return store._store.compare_and_set_many(writes)
 
 
 MUTANTS: dict[str, tuple[type, str, object]] = {
     "the attempt is not compared": (TaskRecord, "_check_claimant", lambda record, agent_id, attempt: None),
     "an end is not final": (TaskRecord, "is_open", True),
     "attempts are not bounded": (TaskRecord, "is_exhausted", False),
-    "a task gets no hint": (TaskStore, "create", without_hint),
+    "a task gets no hint": (TaskStore, "write_many", without_hint),
 }
 
 

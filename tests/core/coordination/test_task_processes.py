@@ -67,6 +67,32 @@ def test_the_claim_race_catches_a_store_that_reads_checks_and_puts(tmp_path: Pat
     assert max(claimed.values()) > 1
 
 
+def end_race(path: Path, kind: str, count: int) -> dict[str, list[str]]:
+    """Which processes ended each task: w0 and w1 report it, w2 and w3 cancel it."""
+    with SQLiteStore(path, durability="process") as store:
+        manager = TaskManager(store)
+        ids = manager.submit_many([Task(id=f"t{number}") for number in range(count)])
+        manager.claim_many("holder", ids)
+        ended = [json.loads(printed) for printed in run_all("end", path, kind, count)]
+        return {name: [f"w{number}" for number, mine in enumerate(ended) if name in mine] for name in ids}
+
+
+def test_a_task_reported_and_cancelled_at_one_instant_is_ended_by_one_process(tmp_path: Path) -> None:
+    winners = end_race(tmp_path / "s.db", "store", 300)
+    assert {len(names) for names in winners.values()} == {1}
+    with SQLiteStore(tmp_path / "s.db") as store:
+        for task_id, (winner,) in winners.items():
+            task = TaskManager(store).get_task(task_id)
+            assert task is not None
+            reported = winner in ("w0", "w1")
+            assert task.state is (TaskState.COMPLETED if reported else TaskState.CANCELLED)
+            assert task.result == (winner if reported else None)
+
+
+def test_the_end_race_catches_a_store_that_reads_checks_and_puts(tmp_path: Path) -> None:
+    assert max(map(len, end_race(tmp_path / "s.db", "mutant", 120).values())) > 1
+
+
 def test_processes_that_join_and_vote_at_one_instant_lose_nobody(tmp_path: Path) -> None:
     with SQLiteStore(tmp_path / "s.db", durability="process") as store:
         PoolManager(store).create_pool({"id": "p"})

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import importlib
 import logging
 import os
 import pickle
@@ -12,7 +11,6 @@ import stat
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,16 +57,6 @@ def point_with(y: int) -> Point | None:
 
 def encoded(y: int, sign: int = 0) -> bytes:
     return (y | sign << 255).to_bytes(32, "little")
-
-
-@pytest.fixture(params=["cryptography", "pynacl"])
-def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Everything of Ed25519 goes through this backend; key objects of the other are forgotten."""
-    module = importlib.import_module(f"converge.core.ed25519_{request.param}")
-    monkeypatch.setattr(ed25519, "_backend", module)
-    ed25519.load_public_key.cache_clear()
-    yield module.NAME
-    ed25519.load_public_key.cache_clear()
 
 
 def test_the_small_order_list_is_the_whole_torsion_group() -> None:

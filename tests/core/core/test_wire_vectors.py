@@ -1,11 +1,8 @@
-"""The vectors of docs/reference/wire-format.md, proved by a decoder written from that page alone.
-
-The first half uses msgpack, cryptography and hashlib and nothing of Converge; the second asks Converge the same.
-"""
+"""The vectors of docs/reference/wire-format.md, proved by a reader written from that page alone, and by Converge."""
 
 from __future__ import annotations
 
-import hashlib
+import ast
 import json
 import re
 from pathlib import Path
@@ -13,71 +10,25 @@ from typing import Any
 
 import msgpack
 import pytest
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from converge.core import ed25519
+from converge.core.errors import MessageDecodeError
 from converge.core.identity import Identity
-from converge.core.message import Message
+from converge.core.message import BATCH_SIZE, Message, sign_batch
 from converge.core.topic import Topic
+from tests.core.core import independent_wire
+from tests.core.core.independent_wire import PURPOSE, Refused, opened, root_of, sha, split
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "wire-format.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-VECTORS: list[dict[str, Any]] = json.loads(re.findall(r"^```json\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)[0])[
-    "vectors"
-]
+DATA: dict[str, list[dict[str, Any]]] = json.loads(
+    re.findall(r"^```json\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)[0]
+)
+VECTORS = DATA["vectors"]
+BATCHES = [[vector for vector in VECTORS if vector["name"].startswith(f"batch of {size}")] for size in (3, 5)]
 SIGNED = [vector for vector in VECTORS if vector["private_key"]]
-PURPOSE = b"converge/message/v1\x00"
-
-
-def sha(data: bytes) -> bytes:
-    return hashlib.sha256(data).digest()
-
-
-def split(frame: bytes) -> tuple[bytes, bytes]:
-    assert frame[0] == 0x92
-    parts = []
-    at = 1
-    while at < len(frame):
-        width = {0xC4: 1, 0xC5: 2, 0xC6: 4}[frame[at]]
-        start = at + 1 + width
-        at = start + int.from_bytes(frame[at + 1 : start], "big")
-        assert at <= len(frame)
-        parts.append(frame[start:at])
-    body, signature = parts
-    return body, signature
-
-
-def root_of(body: bytes, field: bytes) -> bytes:
-    """RFC 9162 section 2.1.3.2 by recursion from the top: the last hash of the path is the other half of the tree."""
-    index, size = (int.from_bytes(field[64:68], "big"), int.from_bytes(field[68:72], "big")) if field[64:] else (0, 1)
-    path = [field[at : at + 32] for at in range(72, len(field), 32)]
-
-    def root(index: int, size: int, path: list[bytes]) -> bytes:
-        if size == 1:
-            assert not path
-            return sha(b"\x00" + body)
-        half = 1 << (size - 1).bit_length() - 1
-        if index < half:
-            return sha(b"\x01" + root(index, half, path[:-1]) + path[-1])
-        return sha(b"\x01" + path[-1] + root(index - half, size - half, path[:-1]))
-
-    return root(index, size, path)
-
-
-def opened(frame: bytes) -> list[Any]:
-    """Verify, then decode: the steps of the page."""
-    body, field = split(frame)
-    if field:
-        assert body[:4].hex() == "9a01c420"
-        Ed25519PublicKey.from_public_bytes(body[4:36]).verify(field[:64], PURPOSE + root_of(body, field))
-    fields: list[Any] = msgpack.unpackb(body)
-    fields[9] = msgpack.unpackb(fields[9])
-    if field:
-        assert fields[2] is None
-        fields[2] = hashlib.sha256(fields[1]).hexdigest()
-    return fields
 
 
 def by_name(vectors: list[dict[str, Any]]) -> pytest.MarkDecorator:
@@ -97,7 +48,28 @@ def test_the_page_has_the_promised_vectors() -> None:
         "batch of 3, message 0",
         "batch of 3, message 1",
         "batch of 3, message 2",
+        *[f"batch of 5, message {number}" for number in range(5)],
     ]
+    assert len(DATA["refused"]) == 8
+
+
+def test_the_independent_reader_knows_nothing_of_converge_nor_of_msgpack_libraries() -> None:
+    imported = set()
+    for node in ast.walk(ast.parse(Path(independent_wire.__file__).read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(str(node.module).partition(".")[0])
+    assert imported == {"__future__", "cryptography", "hashlib", "struct", "typing"}
+
+
+@pytest.mark.parametrize("case", DATA["refused"], ids=[case["what"] for case in DATA["refused"]])
+def test_what_the_page_says_is_refused_is_refused_by_both(backend: str, case: dict[str, Any]) -> None:
+    frame = hex_of(case, "wire")
+    with pytest.raises(Refused):
+        opened(frame)
+    with pytest.raises(MessageDecodeError):
+        Message.open(frame)
 
 
 @by_name(VECTORS)
@@ -123,7 +95,7 @@ def test_root_signed_bytes_and_signature_follow_from_seed_and_body(vector: dict[
 def test_the_independent_decoder_notices_a_changed_body(vector: dict[str, Any]) -> None:
     frame = bytearray(hex_of(vector, "wire"))
     frame[frame.index(hex_of(vector, "body")) + 60] ^= 1
-    with pytest.raises(InvalidSignature):
+    with pytest.raises(Refused, match="not signed by this key"):
         opened(bytes(frame))
 
 
@@ -136,18 +108,27 @@ def test_the_encrypted_payload_opens_and_seals_as_given() -> None:
     assert fields[9] == {"ciphertext": nonce + AESGCM(key).encrypt(nonce, hex_of(vector, "plaintext"), associated)}
 
 
-def test_the_batch_shares_one_root_and_one_signature() -> None:
-    batch = VECTORS[4:]
+@pytest.mark.parametrize(("batch", "lengths"), [(BATCHES[0], [2, 2, 1]), (BATCHES[1], [3, 3, 3, 3, 1])])
+def test_a_batch_shares_one_root_and_one_signature(batch: list[dict[str, Any]], lengths: list[int]) -> None:
     assert len({vector["root"] for vector in batch}) == 1
     assert len({vector["signature_field"][:128] for vector in batch}) == 1
-    assert [len(vector["path"]) for vector in batch] == [2, 2, 1]
+    assert [len(vector["path"]) for vector in batch] == lengths
     for vector in batch:
-        assert sha(b"\x00" + hex_of(vector, "body")) == hex_of(vector, "leaf")
+        assert sha(b"\x00", hex_of(vector, "body")) == hex_of(vector, "leaf")
         assert vector["signature_field"].endswith("".join(vector["path"]))
 
 
+@pytest.mark.parametrize("batch", BATCHES)
+def test_converge_signs_a_batch_to_exactly_these_bytes(backend: str, batch: list[dict[str, Any]]) -> None:
+    seed = hex_of(batch[0], "private_key")
+    identity = Identity(Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw(), seed)
+    drafts = [Message.from_bytes(hex_of(vector, "wire")).evolve(sender="") for vector in batch]
+    signed = sign_batch(drafts, identity)
+    assert [message.to_bytes() for message in signed] == [hex_of(vector, "wire") for vector in batch]
+
+
 @by_name(VECTORS)
-def test_converge_reads_what_the_independent_decoder_reads(vector: dict[str, Any]) -> None:
+def test_converge_reads_what_the_independent_decoder_reads(backend: str, vector: dict[str, Any]) -> None:
     frame = hex_of(vector, "wire")
     message = Message.from_bytes(frame)
     assert message.verify() is (vector in SIGNED)
@@ -163,7 +144,7 @@ def test_converge_reads_what_the_independent_decoder_reads(vector: dict[str, Any
 
 
 @by_name([vector for vector in SIGNED if "path" not in vector])
-def test_converge_signs_to_exactly_these_bytes(vector: dict[str, Any]) -> None:
+def test_converge_signs_to_exactly_these_bytes(backend: str, vector: dict[str, Any]) -> None:
     message, seed = Message.from_bytes(hex_of(vector, "wire")), hex_of(vector, "private_key")
     public_key = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
     unsigned = message.evolve(sender="")
@@ -181,5 +162,6 @@ def test_converge_writes_the_unsigned_vector_and_opens_the_encrypted_one() -> No
 def test_the_page_names_the_constants_of_the_code() -> None:
     order_8 = re.findall(r"^([0-9a-f]{64}) ", TEXT, re.MULTILINE)
     assert [int(text, 16) in ed25519.SMALL_ORDER_Y for text in order_8] == [True]
+    assert f"at most {BATCH_SIZE} under one signature" in TEXT
     for number in ("262,144", "1,048,576", "10,000", "65,536", "1,024"):
         assert number in TEXT

@@ -26,13 +26,13 @@ def at(sec: float, message_id: str = "m", sender: str = "a") -> Message:
 
 
 def test_a_message_is_accepted_once() -> None:
-    window = ReplayWindow(now=HandClock())
+    window = ReplayWindow(started_at=0, now=HandClock())
     assert window.refusal(at(0)) is None
     assert [window.refusal(at(0)) for _ in range(3)] == ["replayed"] * 3
 
 
 def test_an_id_is_the_senders_own() -> None:
-    window = ReplayWindow(now=HandClock())
+    window = ReplayWindow(started_at=0, now=HandClock())
     assert window.refusal(at(0, sender="a")) is None
     assert window.refusal(at(0, sender="b")) is None
 
@@ -42,12 +42,12 @@ def test_an_id_is_the_senders_own() -> None:
     [(-120.001, "stale"), (-120, None), (30, None), (30.001, "future"), (-NOON, "stale"), (10**9, "future")],
 )
 def test_the_window_is_120_s_back_and_30_s_ahead(sec: float, refusal: str | None) -> None:
-    assert ReplayWindow(now=HandClock()).refusal(at(sec)) == refusal
+    assert ReplayWindow(started_at=0, now=HandClock()).refusal(at(sec)) == refusal
 
 
 def test_what_is_refused_leaves_no_trace() -> None:
     clock = HandClock()
-    window = ReplayWindow(now=clock)
+    window = ReplayWindow(started_at=0, now=clock)
     assert window.refusal(at(31)) == "future"
     assert len(window) == 0
     clock.now += 1
@@ -56,7 +56,7 @@ def test_what_is_refused_leaves_no_trace() -> None:
 
 def test_a_message_is_refused_for_as_long_as_its_timestamp_could_pass() -> None:
     clock = HandClock()
-    window = ReplayWindow(now=clock)
+    window = ReplayWindow(started_at=0, now=clock)
     assert window.refusal(at(30)) is None
     for _ in range(1500):
         clock.now += 0.1
@@ -67,7 +67,7 @@ def test_a_message_is_refused_for_as_long_as_its_timestamp_could_pass() -> None:
 
 def test_small_steps_back_of_the_clock_forget_nothing() -> None:
     clock = HandClock()
-    window = ReplayWindow(now=clock)
+    window = ReplayWindow(started_at=0, now=clock)
     assert window.refusal(at(0)) is None
     for step in range(10):
         clock.now = NOON - step
@@ -77,7 +77,7 @@ def test_small_steps_back_of_the_clock_forget_nothing() -> None:
 
 def test_a_clock_set_forward_and_back_lets_nothing_be_replayed() -> None:
     clock = HandClock()
-    window = ReplayWindow(now=clock)
+    window = ReplayWindow(started_at=0, now=clock)
     assert window.refusal(at(0)) is None
     clock.now += 86_400
     assert window.refusal(at(86_400, "in between")) is None
@@ -89,7 +89,7 @@ def test_a_clock_set_forward_and_back_lets_nothing_be_replayed() -> None:
 
 def test_a_clock_set_back_by_a_day_does_not_make_the_messages_of_that_day_fresh() -> None:
     clock = HandClock()
-    window = ReplayWindow(now=clock)
+    window = ReplayWindow(started_at=0, now=clock)
     for hour in range(25):
         clock.now = NOON + hour * 3600
         assert window.refusal(at(hour * 3600, f"hour {hour}")) is None
@@ -100,7 +100,7 @@ def test_a_clock_set_back_by_a_day_does_not_make_the_messages_of_that_day_fresh(
 
 def test_what_has_become_stale_is_forgotten() -> None:
     clock = HandClock()
-    window = ReplayWindow(now=clock)
+    window = ReplayWindow(started_at=0, now=clock)
     for second in range(2000):
         clock.now = NOON + second
         assert window.refusal(at(second, f"m{second}")) is None
@@ -112,7 +112,7 @@ def test_what_has_become_stale_is_forgotten() -> None:
 
 def test_a_full_window_refuses_rather_than_forgets_until_time_has_passed() -> None:
     clock = HandClock()
-    window = ReplayWindow(capacity=4, now=clock)
+    window = ReplayWindow(capacity=4, started_at=0, now=clock)
     assert [window.refusal(at(0, str(n), f"sender {n}")) for n in range(5)] == [None] * 4 + ["window_full"]
     assert window.refusal(at(0, "0", "sender 0")) == "replayed"
     clock.now += 160
@@ -121,7 +121,7 @@ def test_a_full_window_refuses_rather_than_forgets_until_time_has_passed() -> No
 
 def test_one_sender_can_take_half_of_the_room_only() -> None:
     clock = HandClock()
-    window = ReplayWindow(capacity=10, now=clock)
+    window = ReplayWindow(capacity=10, started_at=0, now=clock)
     refusals = [window.refusal(at(0, str(number), "loud")) for number in range(10)]
     assert refusals == [None] * 5 + ["window_full"] * 5
     assert window.refusal(at(0, "0", "quiet")) is None
@@ -138,7 +138,7 @@ def test_a_window_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> Non
 
 
 def test_a_window_of_no_length_takes_the_present_moment() -> None:
-    window = ReplayWindow(0, 0, now=HandClock())
+    window = ReplayWindow(0, 0, started_at=0, now=HandClock())
     assert [window.refusal(at(0)), window.refusal(at(0)), window.refusal(at(-0.001))] == [None, "replayed", "stale"]
 
 
@@ -155,7 +155,7 @@ def test_a_window_of_no_length_takes_the_present_moment() -> None:
 )
 def test_no_message_is_ever_accepted_twice_whatever_the_clock_does(steps: list[tuple[str, float]]) -> None:
     clock = HandClock()
-    window = ReplayWindow(now=clock)
+    window = ReplayWindow(started_at=0, now=clock)
     accepted: list[Message] = []
     for number, (kind, value) in enumerate(steps):
         if kind == "clock":
@@ -174,8 +174,82 @@ def test_no_message_is_ever_accepted_twice_whatever_the_clock_does(steps: list[t
 @given(st.lists(st.floats(0, 5), max_size=80), st.data())
 def test_with_a_clock_that_runs_every_fresh_message_is_accepted(steps: list[float], data: st.DataObject) -> None:
     clock = HandClock()
-    window = ReplayWindow(now=clock)
+    window = ReplayWindow(started_at=0, now=clock)
     for number, step in enumerate(steps):
         clock.now += step
         offset = data.draw(st.floats(-119.9, 29.9))
         assert window.refusal(at(clock.now - NOON + offset, f"m{number}")) is None
+
+
+def expiring(sec: float, ttl_ms: int, message_id: str = "m") -> Message:
+    return Message(message_id, "a", timestamp=round((NOON + sec) * 1000), headers={"ttl_ms": ttl_ms})
+
+
+@pytest.mark.parametrize(
+    ("sec", "ttl_ms", "refusal"),
+    [
+        (0, 0, None),
+        (-0.001, 0, "expired"),
+        (-5, 5000, None),
+        (-5, 4999, "expired"),
+        (29, 0, None),
+        (-119, 2**63 - 1, None),
+        (-121, 2**63 - 1, "stale"),
+    ],
+)
+def test_a_message_is_accepted_until_its_ttl_is_over_by_the_clock_of_the_window(
+    sec: float, ttl_ms: int, refusal: str | None
+) -> None:
+    window = ReplayWindow(started_at=0, now=HandClock())
+    assert window.refusal(expiring(sec, ttl_ms)) == refusal
+    assert len(window) == (refusal is None)
+
+
+def test_a_message_that_was_accepted_expires_too() -> None:
+    clock = HandClock()
+    window = ReplayWindow(started_at=0, now=clock)
+    assert [window.refusal(expiring(0, 1000)), window.refusal(expiring(0, 1000))] == [None, "replayed"]
+    clock.now += 1.001
+    assert window.refusal(expiring(0, 1000)) == "expired"
+    assert window.refusal(expiring(0, 1000, "never seen")) == "expired"
+
+
+def test_what_is_stamped_before_the_window_was_made_is_refused() -> None:
+    clock = HandClock()
+    window = ReplayWindow(now=clock)
+    clock.now += 1
+    assert [window.refusal(at(sec, str(sec))) for sec in (-0.001, -119, 0, 0.5)] == [
+        "before_start",
+        "before_start",
+        None,
+        None,
+    ]
+    assert len(window) == 2
+
+
+def test_after_a_restart_what_was_accepted_before_is_refused() -> None:
+    clock = HandClock()
+    before = ReplayWindow(now=clock)
+    assert before.refusal(at(0)) is None
+    clock.now += 1
+    after = ReplayWindow(now=clock)
+    assert after.refusal(at(0)) == "before_start"
+    assert after.refusal(at(1, "sent to the new one")) is None
+
+
+def test_one_that_was_released_is_accepted_once_more() -> None:
+    window = ReplayWindow(started_at=0, now=HandClock())
+    window.release(at(0))
+    assert window.refusal(at(0)) is None
+    window.release(at(0, "another"))
+    window.release(at(0, sender="b"))
+    assert window.refusal(at(0)) == "replayed"
+    window.release(at(0))
+    assert len(window) == 0
+    assert [window.refusal(at(0)), window.refusal(at(0))] == [None, "replayed"]
+
+
+@pytest.mark.parametrize("started_at", [math.nan, math.inf, -1])
+def test_a_start_that_is_no_time_is_refused(started_at: float) -> None:
+    with pytest.raises(ValueError, match="Unix time"):
+        ReplayWindow(started_at=started_at)

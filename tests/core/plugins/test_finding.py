@@ -95,6 +95,7 @@ def test_the_groups_are_those_of_the_contract() -> None:
         "trust": "converge.trust",
         "command": "converge.commands",
         "agent": "converge.agents",
+        "hooks": "converge.hooks",
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from attrs import frozen
@@ -32,11 +32,17 @@ from converge.core.decisions import (
 from converge.core.message import Message
 from converge.core.task import Task
 from converge.core.tools import ToolRegistry
+from converge.extensions.storage.memory import MemoryStore
 from converge.network.network import AgentNetwork
 from converge.network.transport.local import LocalTransport, LocalTransportRegistry
 from converge.observability.metrics import MetricsCollector
 from converge.policy.safety import ActionPolicy, ResourceLimits
 from converge.runtime.executor import Refused, StandardExecutor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from converge.core.store import Write
 
 
 @frozen
@@ -130,18 +136,25 @@ async def test_without_the_part_it_needs_a_decision_is_refused_with_the_reason(d
 # -- several tasks in one commit
 
 
-async def test_neighbouring_tasks_are_submitted_in_one_commit() -> None:
-    commits = list[int]()
+async def test_what_neighbouring_decisions_do_to_tasks_is_one_commit() -> None:
+    class Counting(MemoryStore):
+        commits = 0
 
-    class Counting(TaskManager):
-        def submit_many(self, tasks: Any) -> list[str]:
-            tasks = list(tasks)
-            commits.append(len(tasks))
-            return super().submit_many(tasks)
+        def compare_and_set_many(self, writes: Iterable[Write]) -> list[int | None]:
+            self.commits += 1
+            return super().compare_and_set_many(writes)
 
-    tasks = Counting()
-    outcomes = await StandardExecutor("me", None, tasks).execute([SubmitTask(Task(id=f"t{n}")) for n in range(9)])
-    assert (commits, [outcome.value for outcome in outcomes]) == ([9], [f"t{n}" for n in range(9)])
+    store = Counting()
+    tasks = TaskManager(store)
+    tasks.submit_many([Task(id="mine"), Task(id="next")])
+    tasks.claim("me", "mine")
+    store.commits = 0
+    decisions = [ReportTask("mine", 1), *(SubmitTask(Task(id=f"t{n}")) for n in range(9)), ClaimTask("next")]
+    outcomes = await StandardExecutor("me", None, tasks).execute(decisions)
+    assert [outcome.status for outcome in outcomes] == ["done"] * 11
+    assert [outcome.value for outcome in outcomes[:10]] == [None, *(f"t{n}" for n in range(9))]
+    assert store.commits == 1
+    assert [task.id for task in tasks.list_held_tasks("me")] == ["next"]
 
 
 @pytest.mark.parametrize(
@@ -149,8 +162,8 @@ async def test_neighbouring_tasks_are_submitted_in_one_commit() -> None:
     [
         (Task(id="known", objective="another"), "TaskConflict"),
         (Task(id="x", inputs={"o": object()}), "TypeError"),  # type: ignore[dict-item]  # not plain
-        (None, "AttributeError"),
-        (5, "AttributeError"),
+        (None, "TypeError: a Task is submitted, not NoneType"),
+        (5, "TypeError: a Task is submitted, not int"),
     ],
 )
 async def test_a_task_that_cannot_be_submitted_fails_alone(bad: Any, error: str) -> None:

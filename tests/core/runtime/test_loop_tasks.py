@@ -270,22 +270,25 @@ async def test_a_start_takes_over_what_an_earlier_process_of_the_agent_held(worl
 async def test_neighbouring_decisions_on_a_blocking_store_are_one_hop(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from converge.runtime.executor import StandardExecutor
+    from converge.coordination.task_desk import TaskDesk
+    from converge.runtime.threads import StoreThread
 
-    hops = list[int]()
-    plain = StandardExecutor._on_store
+    hops = list[str]()
+    plain = StoreThread.run
 
-    def noted(self: StandardExecutor, decisions: Any) -> Any:
-        hops.append(len(decisions))
-        return plain(self, decisions)
+    async def noted(self: StoreThread, call: Any, *args: Any) -> Any:
+        hops.append(call.__qualname__)
+        return await plain(self, call, *args)
 
-    monkeypatch.setattr(StandardExecutor, "_on_store", noted)
+    monkeypatch.setattr(StoreThread, "run", noted)
     with SQLiteStore(tmp_path / "tasks.db") as store:
         decisions = [CreatePool({"id": "p"}), JoinPool("p"), *[SubmitTask(Task(id=f"t{n}")) for n in range(5)]]
         agent, tasks = Scripted(decisions), TaskManager(store)
         runtime = await world.started(agent, task_manager=tasks, pool_manager=PoolManager(store))
         await until(lambda: len(agent.outcomes) == 7 or agent.calls > 1)
-        assert hops == [7]
+        executing = f"{TaskDesk.__name__}._serve.<locals>.<lambda>"
+        assert hops.count(executing) == 1
+        assert [hop for hop in hops if "Executor" in hop or "StoreWork" in hop] == []
         assert len(tasks.list_pending_tasks()) == 5
         await runtime.stop()
 

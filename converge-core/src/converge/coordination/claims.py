@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from converge.core.task import TaskState
-
 if TYPE_CHECKING:
     from converge.coordination.task_index import Filter
     from converge.coordination.task_record import TaskRecord
@@ -78,7 +76,7 @@ class ClaimBook:
 def next_for_claim(record: TaskRecord, agent_id: str, wanted: Filter, now: float) -> TaskRecord | None:
     """The record to store when an agent asks for the task: claimed, or ended because it is over; None for neither."""
     own = record.assigned_to == agent_id
-    if record.state == TaskState.ASSIGNED.value:
+    if record.is_assigned:
         expired = record.is_expired(now)
         if own and record.is_awarded and not expired:
             return record.start(now)

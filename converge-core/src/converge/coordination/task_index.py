@@ -15,7 +15,7 @@ from converge.coordination.task_record import TaskRecord
 from converge.core.task import TaskState
 from converge.core.topic import Topic
 
-__all__ = ["Filter", "HeldTask", "TaskIndex", "TaskProgress"]
+__all__ = ["ANYTHING", "Filter", "HeldTask", "TaskIndex", "TaskProgress"]
 
 _Bucket: TypeAlias = "dict[int, dict[str, TaskRecord]]"  # priority -> id -> record, the longest waiting first
 _K = TypeVar("_K")
@@ -73,6 +73,10 @@ class Filter:
         return iter(records) if self.topics is None else (record for record in records if self._takes_topic(record))
 
 
+ANYTHING = Filter()
+"""Takes every task."""
+
+
 @frozen
 class HeldTask:
     """An ASSIGNED task, and when this process first saw its lease as it is (a monotonic reading)."""
@@ -122,9 +126,9 @@ class TaskIndex:
         self.forget(record.id)
         if record.is_open:
             self._versions[record.id] = version
-        if record.state == TaskState.PENDING.value:
+        if record.is_pending:
             self._apply_pending(record, version, needs)
-        elif record.state == TaskState.ASSIGNED.value:
+        elif record.is_assigned:
             held = self._assigned[record.id] = HeldTask(record, monotonic)
             self._by_agent.setdefault(record.assigned_to or "", {})[record.id] = held
         else:

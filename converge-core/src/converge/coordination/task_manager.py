@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING, Literal
 from converge.coordination.claims import Claim
 from converge.coordination.dead_tasks import anew, dead_records
 from converge.coordination.errors import ClaimLost, InvalidTransition, UnknownTask
-from converge.coordination.task_index import Filter, HeldTask, TaskProgress
-from converge.coordination.task_record import TaskEvent, TaskRecord
-from converge.coordination.task_steps import TaskSteps, check_agent, check_same
+from converge.coordination.task_index import ANYTHING, Filter, HeldTask, TaskProgress
+from converge.coordination.task_moves import ClaimMove, Move, MoveResult, ReportMove, carry_out
+from converge.coordination.task_steps import TaskSteps, check_agent
 from converge.coordination.task_waiting import wait_for_end, wait_for_end_async
 from converge.core.clock import Clock, SystemClock
-from converge.core.plain import Plain, pack, unpack
 from converge.core.task import Task, TaskState
 from converge.extensions.storage.memory import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
+    from converge.coordination.task_record import TaskEvent
+    from converge.core.plain import Plain
     from converge.core.store import Store
     from converge.core.topic import Topic
 
@@ -69,18 +70,7 @@ class TaskManager:
         `TypeError` for what is not plain data, each before anything is stored. Only when somebody else takes one of
         the ids at the same instant, or a store without commits fails half-way, may other tasks have been stored.
         """
-        tasks = list(tasks)
-        now = self._steps.clock.time()
-        records: dict[str, TaskRecord] = {}
-        for task in tasks:
-            record = TaskRecord.of(task, now)
-            check_same(records.setdefault(task.id, record), record)
-        with self._steps.mirror.submitting(tasks):
-            self._steps.submit(tasks, records)
-        if any(record.depends_on for record in records.values()):
-            self._steps.fail_dependents_or_leave_them()
-        self._steps.announce()
-        return [task.id for task in tasks]
+        return self._steps.submit(list(tasks))
 
     def get_task(self, task_id: str) -> Task | None:
         """The task as the store holds it now, or None when there is none of this id."""
@@ -142,12 +132,7 @@ class TaskManager:
         over under a new attempt, and so is one whose lease has run out.
         """
         check_agent(agent_id, task_id)
-        wanted = Filter(pool_ids, capabilities)
-        with self._steps.claiming:  # else a second thread of this agent could take over what the first is just claiming
-            claim, wrote = self._steps.claim(agent_id, task_id, wanted)
-        if wrote:
-            self._steps.announce()
-        return claim
+        return self._steps.claim(agent_id, task_id, _wanted(pool_ids, capabilities))
 
     def claim_many(
         self,
@@ -158,27 +143,15 @@ class TaskManager:
         capabilities: Collection[str] | None = None,
     ) -> list[Claim | Literal[False]]:
         """`claim` for each task, in one commit where the store can."""
-        ids = list(task_ids)
+        ids, wanted = list(task_ids), _wanted(pool_ids, capabilities)
         for task_id in ids:
             check_agent(agent_id, task_id)
-        wanted, now = Filter(pool_ids, capabilities), self._steps.clock.time()
-        with self._steps.claiming:
-            moves: dict[str, tuple[TaskRecord, int]] = {}
-            for task_id in ids:
-                found = self._steps.tasks.read(task_id)
-                if found is None or self._steps.claims.holds(found[0]):
-                    continue
-                claimed = self._steps.next_for_claim(found[0], agent_id, wanted, now)
-                if claimed is not None:
-                    moves[task_id] = claimed, found[1]
-            stored = [moves[task_id][0] for task_id in self._steps.store_many([*moves.values()])]
-            claims = {record.id: self._steps.claims.remember(record) for record in stored if record.is_open}
-            if len(claims) < len(stored):
-                self._steps.fail_dependents_or_leave_them()
-            alone = {task_id: self._steps.claim(agent_id, task_id, wanted) for task_id in ids if task_id not in claims}
-        if stored or any(wrote for _, wrote in alone.values()):
-            self._steps.announce()
-        return [claims[task_id] if task_id in claims else alone[task_id][0] for task_id in ids]
+        claims: list[Claim | Literal[False]] = []
+        for result in carry_out(self._steps, [ClaimMove(agent_id, task_id, wanted) for task_id in ids]):
+            if isinstance(result, Exception):
+                raise result
+            claims.append(result if isinstance(result, Claim) else False)
+        return claims
 
     def renew_claim(self, agent_id: str, task_id: str, *, claim: Claim | None = None) -> Claim:
         """The claim, extended by its TTL from now, at most to `timeout_sec` after it was made.
@@ -196,35 +169,29 @@ class TaskManager:
         Raises `ClaimLost` when the agent does not hold the task under the attempt it claimed, `UnknownTask` when there
         is none, `TypeError` when `result` is not plain data. The same report repeated by the same claim returns.
         """
-        attempt = self._steps.attempt(agent_id, task_id, claim)
-        own: Plain = unpack(pack(result))
-        self._steps.update(task_id, lambda record, now: record.report(agent_id, attempt, own, now))
+        self._steps.report(agent_id, task_id, result, claim)
 
     def report_many(self, agent_id: str, results: Mapping[str, Plain]) -> dict[str, Exception]:
         """`report` for each task (id → result), in one commit where the store can.
 
         What was not stored, by id, with the error that `report` has for it; empty when all was.
         """
-        moves: list[tuple[TaskRecord, int]] = []
+        moves = [ReportMove(agent_id, task_id, result) for task_id, result in results.items()]
         refused: dict[str, Exception] = {}
-        for task_id, result in results.items():
-            try:
-                attempt, own = self._steps.attempt(agent_id, task_id, None), unpack(pack(result))
-                record, version = self._steps.read(task_id)
-                moved = record.report(agent_id, attempt, own, self._steps.clock.time())
-                if moved is not record:
-                    moves.append((moved, version))
-            except (ValueError, TypeError) as error:
-                refused[task_id] = error
-        stored = self._steps.store_many(moves)
-        if stored:
-            self._steps.announce()
-        for task_id in [record.id for record, _ in moves if record.id not in stored]:
-            try:
-                self.report(agent_id, task_id, results[task_id])  # somebody changed the task just now: look again
-            except (ValueError, TypeError) as error:
-                refused[task_id] = error
+        for move, result in zip(moves, carry_out(self._steps, moves), strict=True):
+            if isinstance(result, ValueError | TypeError):
+                refused[move.task_id] = result
+            elif isinstance(result, Exception):
+                raise result
         return refused
+
+    def carry_out(self, moves: Iterable[Move]) -> list[MoveResult]:
+        """What became of each move, by whatever agents: all in one commit where the store can.
+
+        Moves of different tasks are independent of each other; those of one task are made in their order. A result is
+        what `submit`, `claim` or `report` returns, or the exception that it raises; nothing is raised here.
+        """
+        return carry_out(self._steps, list(moves))
 
     def fail_task(self, task_id: str, reason: str, *, agent_id: str | None = None, claim: Claim | None = None) -> None:
         """Say that the task failed.
@@ -408,3 +375,7 @@ class TaskManager:
 
     def _held_here(self, agent_id: str) -> list[HeldTask]:
         return [held for held in self._held(agent_id) if self._steps.claims.holds(held.record)]
+
+
+def _wanted(pool_ids: Collection[str] | None, capabilities: Collection[str] | None) -> Filter:
+    return ANYTHING if pool_ids is None and capabilities is None else Filter(pool_ids, capabilities)

@@ -13,12 +13,12 @@ from __future__ import annotations
 from types import NoneType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from attrs import field, frozen
+from attrs import field, fields, frozen
 
 from converge.coordination import constraints as rules
 from converge.coordination.equality import copied, same
 from converge.coordination.errors import ClaimLost, InvalidTransition
-from converge.core.plain import Plain, pack, unpack
+from converge.core.plain import Plain, pack, unpack_own
 from converge.core.task import Task, TaskState
 from converge.core.topic import Topic
 
@@ -31,7 +31,11 @@ MAX_HISTORY = 100
 """Events kept of a task: the first, and the latest ones."""
 
 _MAX_REASON_IN_HISTORY = 500
-_PENDING, _ASSIGNED = TaskState.PENDING.value, TaskState.ASSIGNED.value
+_PENDING, _ASSIGNED = TaskState.PENDING.value, TaskState.ASSIGNED.value  # .value is a property, slow in a hot path
+_COMPLETED, _FAILED = TaskState.COMPLETED.value, TaskState.FAILED.value
+_OPEN = frozenset({_PENDING, _ASSIGNED})
+_STATE_NAMED = {state.value: state for state in TaskState}
+_set = object.__setattr__  # of a task's fields, none of which has a converter
 _IMMUTABLE = (
     *("objective", "inputs", "outputs", "constraints", "evaluator"),
     *("pool_id", "topic", "required_capabilities", "priority", "depends_on", "idempotency_key"),
@@ -47,6 +51,11 @@ _SHAPE: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("claimed_at", "lease_expires_at", "not_before"), (int, float, NoneType)),
     "submitted_at": (int, float),
 }
+
+
+_GIVEN = ("id", *_IMMUTABLE)
+_seen_shapes: set[tuple[object, ...]] = set()  # names and types of the fields of records that were right
+_MAX_SHAPES = 1_000
 
 
 class TaskEvent(NamedTuple):
@@ -98,10 +107,14 @@ class TaskRecord:
             raise ValueError("a task needs an id: a non-empty str")
         if task.topic is not None and not isinstance(task.topic, Topic):
             raise ValueError(f"task {task.id}: topic is a Topic or None, not {task.topic!r}")
-        fields = {name: getattr(task, name) for name in ("id", *_IMMUTABLE)}
-        fields["topic"] = None if task.topic is None else task.topic.to_dict()
+        given = {name: getattr(task, name) for name in _GIVEN}
+        if task.topic is not None:
+            given["topic"] = task.topic.to_dict()
+        record = object.__new__(cls)
+        record.__dict__.update(_UNTOUCHED)
+        record.__dict__.update(unpack_own(pack(given)))
+        record.__dict__.update(submitted_at=now, history=[[now, "submitted", None, 0, None]])
         try:
-            record = cls(**unpack(pack(fields)), submitted_at=now, history=[[now, "submitted", None, 0, None]])
             record._check()
         except ValueError as error:
             raise ValueError(f"task {task.id}: {error}") from None
@@ -112,10 +125,14 @@ class TaskRecord:
         """The record in a stored value; `ValueError` when it is not one of this version."""
         if not isinstance(data, dict):
             raise ValueError(f"it is {type(data).__name__}, not a dict")
-        try:
-            record = cls(**data)
-        except TypeError as error:
-            raise ValueError(str(error)) from None
+        if data.keys() == _UNTOUCHED.keys():
+            record = object.__new__(cls)
+            record.__dict__.update(data)
+        else:
+            try:
+                record = cls(**data)
+            except TypeError as error:
+                raise ValueError(str(error)) from None
         record._check()
         return record
 
@@ -129,9 +146,12 @@ class TaskRecord:
 
     def mirror_into(self, task: Task) -> None:
         """Write what changes over a task's life into `task`."""
-        task.state = TaskState(self.state)
-        task.assigned_to, task.result, task.claimed_at = self.assigned_to, copied(self.result), self.claimed_at
-        task.attempt, task.error = self.attempt, self.error
+        _set(task, "state", _STATE_NAMED[self.state])
+        _set(task, "assigned_to", self.assigned_to)
+        _set(task, "result", copied(self.result))
+        _set(task, "claimed_at", self.claimed_at)
+        _set(task, "attempt", self.attempt)
+        _set(task, "error", self.error)
 
     def to_task(self) -> Task:
         """A new Task object of this record, the caller's own."""
@@ -142,7 +162,7 @@ class TaskRecord:
             outputs=None if self.outputs is None else _copied(self.outputs),
             constraints=_copied(self.constraints),
             evaluator=self.evaluator,
-            state=TaskState(self.state),
+            state=_STATE_NAMED[self.state],
             assigned_to=self.assigned_to,
             result=copied(self.result),
             claimed_at=self.claimed_at,
@@ -176,22 +196,27 @@ class TaskRecord:
     @property
     def is_open(self) -> bool:
         """Whether the task can still change: PENDING or ASSIGNED."""
-        return self.state in (_PENDING, _ASSIGNED)
+        return self.state in _OPEN
 
     @property
     def is_dead(self) -> bool:
         """Whether it has FAILED."""
-        return self.state == TaskState.FAILED.value
+        return self.state == _FAILED
 
     @property
     def has_failed(self) -> bool:
         """Whether it has ended without being COMPLETED."""
-        return not self.is_open and self.state != TaskState.COMPLETED.value
+        return not self.is_open and self.state != _COMPLETED
 
     @property
     def is_pending(self) -> bool:
         """Whether nobody holds the open task."""
         return self.state == _PENDING
+
+    @property
+    def is_assigned(self) -> bool:
+        """Whether somebody holds it."""
+        return self.state == _ASSIGNED
 
     @property
     def claim_ttl_sec(self) -> float:
@@ -245,10 +270,12 @@ class TaskRecord:
     def claim(self, agent_id: str, now: float) -> TaskRecord:
         """Assigned to `agent_id` under the next attempt. The caller has seen that the task is PENDING."""
         attempt = self.attempt + 1
-        return self._held_from(now)._with(
+        return self._with(
             state=_ASSIGNED,
             assigned_to=agent_id,
             attempt=attempt,
+            claimed_at=now,
+            lease_expires_at=self._lease_from(now),
             not_before=None,
             history=self._history(now, "claimed", agent_id, attempt, None),
         )
@@ -256,7 +283,7 @@ class TaskRecord:
     def start(self, now: float) -> TaskRecord:
         """Begun by the one it was awarded to, under the attempt of the award."""
         event = self._history(now, "started", self.assigned_to, self.attempt, None)
-        return self._held_from(now)._with(history=event)
+        return self._with(claimed_at=now, lease_expires_at=self._lease_from(now), history=event)
 
     def award(self, agent_id: str, start_within_sec: float, attempt: int | None, now: float) -> TaskRecord:
         """Assigned to `agent_id`, who has to claim it within that time, or somebody else is next."""
@@ -293,7 +320,7 @@ class TaskRecord:
 
     def report(self, agent_id: str, attempt: int | None, result: Plain, now: float) -> TaskRecord:
         """Completed with `result`; the record itself when the same claim has reported the same already."""
-        again = self.state == TaskState.COMPLETED.value and self.assigned_to == agent_id
+        again = self.state == _COMPLETED and self.assigned_to == agent_id
         if again and attempt in (None, self.attempt) and same(self.result, result):
             return self
         self._check_claimant(agent_id, attempt)
@@ -350,9 +377,8 @@ class TaskRecord:
             history=self._history(now, event, self.assigned_to, self.attempt, error),
         )
 
-    def _held_from(self, now: float) -> TaskRecord:
-        lease = min(self.claim_ttl_sec, rules.timeout_sec(self.constraints))
-        return self._with(claimed_at=now, lease_expires_at=now + lease)
+    def _lease_from(self, now: float) -> float:
+        return now + min(self.claim_ttl_sec, rules.timeout_sec(self.constraints))
 
     def _with(self, **changes: object) -> TaskRecord:
         """A copy with other values in some fields. What is given is not checked: it comes from here."""
@@ -397,10 +423,7 @@ class TaskRecord:
 
     def _check(self) -> None:
         """`ValueError` unless all who read the record later can rely on its fields."""
-        for name, kinds in _SHAPE.items():
-            if not isinstance(value := getattr(self, name), kinds):
-                wanted = " or ".join("None" if kind is NoneType else kind.__name__ for kind in kinds)
-                raise ValueError(f"{name} is {wanted}, not {value!r}")
+        self._check_shape()
         if not all(isinstance(name, str) for name in self.required_capabilities):
             raise ValueError(f"required_capabilities holds names, not {self.required_capabilities!r}")
         if not all(isinstance(name, str) for name in self.depends_on) or "" in self.depends_on:
@@ -414,6 +437,17 @@ class TaskRecord:
         if self.constraints:
             rules.check_constraints(self.constraints)
 
+    def _check_shape(self) -> None:
+        shape = (*self.__dict__, *map(type, self.__dict__.values()))
+        if shape in _seen_shapes:  # there are few, and one look costs a tenth of a walk over the fields
+            return
+        for name, kinds in _SHAPE.items():
+            if not isinstance(value := getattr(self, name), kinds):
+                wanted = " or ".join("None" if kind is NoneType else kind.__name__ for kind in kinds)
+                raise ValueError(f"{name} is {wanted}, not {value!r}")
+        if len(_seen_shapes) < _MAX_SHAPES:
+            _seen_shapes.add(shape)
+
 
 def _events(entry: Plain) -> Iterator[TaskEvent]:
     match entry:
@@ -423,3 +457,10 @@ def _events(entry: Plain) -> Iterator[TaskEvent]:
 
 def _copied(value: dict[str, Plain]) -> dict[str, Plain]:
     return {key: copied(item) for key, item in value.items()}
+
+
+_UNTOUCHED: dict[str, Any] = {each.name: None for each in fields(TaskRecord)} | {
+    "state": _PENDING,
+    **dict.fromkeys(("attempt", "failures", "not_started"), 0),
+}
+"""All fields in their order, with what those that a new task does not give begin with."""

@@ -5,20 +5,22 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from converge.coordination.claims import Claim, ClaimBook, next_for_claim
 from converge.coordination.errors import ClaimLost, InvalidTransition, TaskConflict, UnknownTask
 from converge.coordination.task_mirror import TaskMirror
+from converge.coordination.task_record import TaskRecord
 from converge.coordination.task_store import TaskStore
 from converge.coordination.task_view import TaskView
+from converge.core.plain import Plain, pack, unpack_own
 from converge.core.task import Task, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from converge.coordination.task_index import Filter
-    from converge.coordination.task_record import TaskRecord
     from converge.core.clock import Clock
     from converge.core.store import Store
 
@@ -40,26 +42,28 @@ class TaskSteps:
         self.view = TaskView(self.tasks, self.mirror, self.claims, clock)
         self._lock = threading.Lock()  # of counters and listeners
         self._listeners: dict[object, Callable[[], None]] = {}
+        self._told: tuple[Callable[[], None], ...] = ()
 
     # -- telling
 
     def add_listener(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener` at each `announce`; returns what removes it again."""
         key = object()
-        with self._lock:
-            self._listeners[key] = listener
 
-        def remove() -> None:
+        def change(listener: Callable[[], None] | None) -> None:
             with self._lock:
-                self._listeners.pop(key, None)
+                if listener is None:
+                    self._listeners.pop(key, None)
+                else:
+                    self._listeners[key] = listener
+                self._told = (*self._listeners.values(),)
 
-        return remove
+        change(listener)
+        return partial(change, None)
 
     def announce(self) -> None:
         """Tell the listeners that tasks may have changed."""
-        with self._lock:
-            listeners = [*self._listeners.values()]
-        for listener in listeners:
+        for listener in self._told:
             try:
                 listener()
             except Exception:  # noqa: BLE001  # the write is done; a listener must not make it look undone
@@ -93,35 +97,48 @@ class TaskSteps:
 
     # -- submitting
 
-    def submit(self, tasks: Sequence[Task], records: dict[str, TaskRecord]) -> None:
+    def submit(self, tasks: Sequence[Task]) -> list[str]:
+        """See `TaskManager.submit_many`."""
+        now = self.clock.time()
+        records: dict[str, TaskRecord] = {}
+        for task in tasks:
+            record = TaskRecord.of(task, now)
+            if (known := records.setdefault(task.id, record)) is not record:
+                check_same(known, record)
+        with self.mirror.submitting(tasks):
+            self._submit(tasks, records)
+        if any(record.depends_on for record in records.values()):
+            self.fail_dependents_or_leave_them()
+        self.announce()
+        return [task.id for task in tasks]
+
+    def _submit(self, tasks: Sequence[Task], records: dict[str, TaskRecord]) -> None:
         """Store the records that are not there, and let the tasks follow theirs."""
         there: dict[str, tuple[TaskRecord, int]] = {}
-        if len(records) > 1 or any(
-            task.state is not TaskState.PENDING for task in tasks
-        ):  # a conflict must keep all of them out
-            there = {task_id: found for task_id, record in records.items() if (found := self._same_task(record))}
+        pending = all(task.state is TaskState.PENDING for task in tasks)
+        if len(records) > 1 or not pending:  # a conflict must keep all of them out
+            for task_id in self.tasks.present(records):
+                if found := self._same_task(records[task_id]):
+                    there[task_id] = found
         new = [record for task_id, record in records.items() if task_id not in there]
-        for task in tasks:
+        for task in () if pending else tasks:
             if task.id not in there and task.state is not TaskState.PENDING:
                 raise ValueError(f"task {task.id} is {task.state.value}; only a PENDING task can be submitted")
-        self._check_dependencies(new, records)
-        taken = []
-        for record, version in zip(new, self.tasks.create(new) if new else (), strict=True):
-            if version is None:
-                taken.append(record)
-            else:
+        if any(record.depends_on for record in new):
+            self._check_dependencies(new, records)
+        for record, version in zip(new, self.tasks.write_many([(each, 0) for each in new]) if new else (), strict=True):
+            if version is not None:
                 there[record.id] = record, version
         for task in tasks:
-            if task.id in there:
-                self.mirror.accept(task, *there[task.id])
-        for record in taken:  # somebody was faster: it is the same task, or a conflict
-            found = self._same_task(record)
-            if found is None:
-                text = f"task {record.id} was taken away while it was submitted; submit it again"
-                raise TaskConflict(text, record.id)
-            for task in tasks:
-                if task.id == record.id:
-                    self.mirror.accept(task, *found)
+            if task.id not in there:  # somebody was faster: it is the same task, or a conflict
+                there[task.id] = self._taken(records[task.id])
+            self.mirror.accept(task, *there[task.id])
+
+    def _taken(self, record: TaskRecord) -> tuple[TaskRecord, int]:
+        found = self._same_task(record)
+        if found is None:
+            raise TaskConflict(f"task {record.id} was taken away while it was submitted; submit it again", record.id)
+        return found
 
     def _same_task(self, record: TaskRecord) -> tuple[TaskRecord, int] | None:
         """What the store holds of this task; `TaskConflict` when it is another one."""
@@ -148,7 +165,15 @@ class TaskSteps:
 
     # -- moving
 
-    def claim(self, agent_id: str, task_id: str, wanted: Filter) -> tuple[Claim | Literal[False], bool]:
+    def claim(self, agent_id: str, task_id: str, wanted: Filter) -> Claim | Literal[False]:
+        """See `TaskManager.claim`."""
+        with self.claiming:  # else a second thread of this agent could take over what the first is just claiming
+            claim, wrote = self._claim(agent_id, task_id, wanted)
+        if wrote:
+            self.announce()
+        return claim
+
+    def _claim(self, agent_id: str, task_id: str, wanted: Filter) -> tuple[Claim | Literal[False], bool]:
         """The claim, or False; and whether anything was stored."""
         known = self.tasks.last_known(task_id)
         while True:
@@ -180,6 +205,12 @@ class TaskSteps:
             if len(needed) < len({*record.depends_on}) or any(other.is_open for other in needed.values()):
                 return None
         return next_for_claim(record, agent_id, wanted, now)
+
+    def report(self, agent_id: str, task_id: str, result: Plain, claim: Claim | None) -> None:
+        """See `TaskManager.report`."""
+        attempt = self.attempt(agent_id, task_id, claim)
+        own: Plain = unpack_own(pack(result))
+        self.update(task_id, lambda record, now: record.report(agent_id, attempt, own, now))
 
     def update(self, task_id: str, move: Callable[[TaskRecord, float], TaskRecord]) -> TaskRecord:
         """Store what `move` makes of the record and the present time, again when somebody else was faster."""
@@ -243,24 +274,14 @@ class TaskSteps:
 
     def store(self, record: TaskRecord, version: int) -> bool:
         """Whether the record was stored in the place of `version`."""
-        stored = self.tasks.replace(record, version)
+        stored = self.tasks.write(record, version)
         if stored is None:
             return False
-        self._note_stored(record, stored)
+        self.note_stored(record, stored)
         return True
 
-    def store_many(self, moves: Sequence[tuple[TaskRecord, int]]) -> set[str]:
-        """The ids of those that were stored; the others had changed meanwhile."""
-        stored: set[str] = set()
-        if not moves:
-            return stored
-        for (record, _), version in zip(moves, self.tasks.replace_many(moves), strict=True):
-            if version is not None:
-                stored.add(record.id)
-                self._note_stored(record, version)
-        return stored
-
-    def _note_stored(self, record: TaskRecord, version: int) -> None:
+    def note_stored(self, record: TaskRecord, version: int) -> None:
+        """Let memory follow what the store has accepted."""
         self.mirror.update(record, version)
         if not record.is_open:
             self.claims.forget(record.id)

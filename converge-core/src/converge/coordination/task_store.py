@@ -20,7 +20,7 @@ from converge.core.errors import VersionConflict
 from converge.core.store import DELETED, Store, Write, versioned
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from converge.core.plain import Plain
     from converge.core.store import Change
@@ -63,61 +63,76 @@ class TaskStore:
         """What `read` gave when the task was last met here; good for trying a write at that version, no more."""
         return self._known.get(task_id)
 
-    def create(self, records: Sequence[TaskRecord]) -> list[int | None]:
-        """Store new records, in one commit where the store can; the version of each, None where the id is taken."""
-        writes: list[Write] = []
-        for record in records:
-            writes.append(Write(_OPEN + record.id, record.submitted_at, 0))
-            writes.append(Write(_TASK + record.id, record.to_plain(), 0))
-        versions = self._store.compare_and_set_many(writes)[1::2]
-        for record, version in zip(records, versions, strict=True):
-            self._keep(record, version)
-        return versions
+    def present(self, task_ids: Iterable[str]) -> list[str]:
+        """Those of the ids that there is something under."""
+        found = self._store.versions_of(_TASK + task_id for task_id in task_ids)
+        return [key.removeprefix(_TASK) for key in found]
 
-    def replace(self, record: TaskRecord, version: int) -> int | None:
-        """Store the next state of a task whose record has `version`; the new version, None when it was another."""
-        self._announce_dead([record])
+    def write(self, record: TaskRecord, version: int) -> int | None:
+        """Store the next state of a task whose record has `version`, 0 for a new task; the new version.
+
+        None when the version was another one.
+        """
+        if not version:
+            return self.write_many([(record, 0)])[0]
+        if record.is_dead:
+            self._announce_dead([record])
+        stored: int | None
         try:
             stored = self._store.compare_and_set(_TASK + record.id, record.to_plain(), version)
         except VersionConflict:
             self._count("contended", 1)
-            self._keep(record, None)
+            stored = None
+        with self._lock:
+            self._keep(record, stored)
+        if stored is None:
             return None
-        self._keep(record, stored)
-        self._note_stored([record])
+        if not record.is_open:
+            self._note_ended([record.id])
         return stored
 
-    def replace_many(self, moves: Sequence[tuple[TaskRecord, int]]) -> list[int | None]:
-        """`replace` for each move, in one commit where the store can."""
-        self._announce_dead([record for record, _ in moves])
-        writes = [Write(_TASK + record.id, record.to_plain(), version) for record, version in moves]
-        stored = self._store.compare_and_set_many(writes)
-        self._count("contended", stored.count(None))
-        for (record, _), version in zip(moves, stored, strict=True):
-            self._keep(record, version)
-        self._note_stored([move[0] for move, version in zip(moves, stored, strict=True) if version is not None])
+    def write_many(self, moves: Sequence[tuple[TaskRecord, int]]) -> list[int | None]:
+        """`write` for each, in one commit where the store can."""
+        if len(moves) == 1 and moves[0][1]:
+            return [self.write(*moves[0])]
+        self._announce_dead([record for record, _ in moves if record.is_dead])
+        writes: list[Write] = []
+        for record, version in moves:
+            if not version:
+                writes.append(Write(_OPEN + record.id, record.submitted_at, 0))
+            writes.append(Write(_TASK + record.id, record.to_plain(), version))
+        versions = self._store.compare_and_set_many(writes)
+        stored = [given for write, given in zip(writes, versions, strict=True) if write.key.startswith(_TASK)]
+        with self._lock:
+            for (record, version), given in zip(moves, stored, strict=True):
+                if given is None and version:
+                    self._count("contended", 1)
+                self._keep(record, given)
+        ended = [move[0].id for move, given in zip(moves, stored, strict=True) if given and not move[0].is_open]
+        if ended:
+            self._note_ended(ended)
         return stored
-
-    def _note_stored(self, records: Sequence[TaskRecord]) -> None:
-        for record in records:
-            if not record.is_open:
-                self.note_ended(record.id)
-        if len(self._ended) >= _HINTS_PER_COMMIT:
-            self.drop_hints()
 
     def _announce_dead(self, records: Sequence[TaskRecord]) -> None:
-        dead: dict[str, Plain] = {_DEAD + record.id: None for record in records if record.is_dead}
-        if dead:
-            self._store.put_many(dead)
+        if records:
+            self._store.put_many({_DEAD + record.id: None for record in records})
 
     def dead_ids(self) -> list[str]:
         """The ids that have a hint: those of all tasks that have FAILED, and perhaps of others."""
         return [hint.removeprefix(_DEAD) for hint in self._store.list(_DEAD)]
 
     def bury(self, task_ids: Sequence[str]) -> None:
-        """Remove the hints of tasks that are not dead any more: requeued, or ended otherwise."""
-        if task_ids:
+        """Remove the hints of tasks that are not dead any more: requeued, or ended otherwise.
+
+        Never raises: what fails is left, and the next listing removes it.
+        """
+        if not task_ids:
+            return
+        try:
             self._store.delete_many([_DEAD + task_id for task_id in task_ids])
+        except Exception:  # noqa: BLE001  # what was stored before, or read, is right without it
+            self._count("hints_left", len(task_ids))
+            _log.exception("could not remove %d hints of tasks that are not dead any more", len(task_ids))
 
     def open_ids(self) -> list[str]:
         """The ids that have a hint: those of all open tasks, and perhaps of others."""
@@ -127,6 +142,14 @@ class TaskStore:
         """Let the hint of a task that has ended be removed with the next ones."""
         with self._lock:
             self._ended.add(_OPEN + task_id)
+
+    def _note_ended(self, task_ids: Iterable[str]) -> None:
+        """As `note_ended`, after a write, and remove hints when there are enough of them."""
+        with self._lock:
+            self._ended.update(_OPEN + task_id for task_id in task_ids)
+            enough = len(self._ended) >= _HINTS_PER_COMMIT
+        if enough:
+            self.drop_hints()
 
     def drop_hints(self) -> None:
         """Remove the hints of tasks that are known to have ended. Never raises: what fails is left for later."""
@@ -178,18 +201,21 @@ class TaskStore:
         if known is not None and known[1] == version:
             return known[0]
         record = decoded(key, _TASK, value, TaskRecord.from_plain)
-        self._keep(record, version)
+        with self._lock:
+            self._keep(record, version)
         return record
 
     def _keep(self, record: TaskRecord, version: int | None) -> None:
-        """Remember the newest record of a task, of which there are not too many; None: what is remembered is old."""
-        with self._lock:
-            known = self._known.pop(record.id, None)
-            if version is None:
-                return
-            self._known[record.id] = known if known is not None and known[1] > version else (record, version)
-            if len(self._known) > _KNOWN:
-                del self._known[next(iter(self._known))]
+        """Remember the newest record of a task, of which there are not too many; None: what is remembered is old.
+
+        To be called with the lock.
+        """
+        known = self._known.pop(record.id, None)
+        if version is None:
+            return
+        self._known[record.id] = known if known is not None and known[1] > version else (record, version)
+        if len(self._known) > _KNOWN:
+            del self._known[next(iter(self._known))]
 
     def _note_foreign(self, error: ForeignRecord) -> None:
         self._count("foreign_records", 1)

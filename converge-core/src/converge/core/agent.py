@@ -116,3 +116,12 @@ class Agent:
     def sign_message(self, message: Message) -> Message:
         """`message` signed by this agent."""
         return message.sign(self.identity)
+
+    def sign_messages(self, messages: Sequence[Message]) -> list[Message]:
+        """`messages` signed by this agent, with one signature for many (`converge.core.message.sign_batch`).
+
+        An agent that signs in a way of its own overrides both this and `sign_message`.
+        """
+        from converge.core.message import sign_batch
+
+        return sign_batch(messages, self.identity)

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING
 from converge.core.errors import IdentityError
 
 try:
-    from converge.core import ed25519_pynacl as _backend
+    import nacl.bindings  # noqa: F401  # whether it is there and can be loaded
 except ImportError:
-    from converge.core import ed25519_cryptography as _backend  # type: ignore[no-redef]  # one of the two
+    from converge.core import ed25519_cryptography as _backend
+else:
+    from converge.core import ed25519_pynacl as _backend  # type: ignore[no-redef]  # one of the two
 
 if TYPE_CHECKING:
     from converge.core.ed25519_key import PrivateKey, Verifier

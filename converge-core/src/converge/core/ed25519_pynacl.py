@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nacl.bindings import crypto_sign, crypto_sign_open, crypto_sign_seed_keypair
-from nacl.exceptions import BadSignatureError
-
 from converge.core.ed25519_key import PrivateKey
 
 if TYPE_CHECKING:
@@ -20,6 +17,8 @@ _SIGNATURE_BYTES, _SEED_BYTES = 64, 32
 
 def private_key(seed: bytes) -> PrivateKey:
     """The private key of a seed of 32 bytes."""
+    from nacl.bindings import crypto_sign, crypto_sign_seed_keypair  # this module can be imported without it
+
     public_key, secret = crypto_sign_seed_keypair(seed)
 
     def sign(data: bytes) -> bytes:
@@ -30,6 +29,8 @@ def private_key(seed: bytes) -> PrivateKey:
 
 def verifier(public_key: bytes) -> Verifier:
     """What verifies for a public key of 32 bytes."""
+    from nacl.bindings import crypto_sign_open
+    from nacl.exceptions import BadSignatureError
 
     def is_good(signature: bytes, data: bytes) -> bool:
         try:

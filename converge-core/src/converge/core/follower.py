@@ -19,6 +19,10 @@ class Follower:
         self._store, self._prefix = store, prefix
         self._cursor = 0
 
+    def may_have_changed(self) -> bool:
+        """Whether `poll` could tell anything: cheap, never a false no."""
+        return not self._cursor or self._store.may_have_changed(self._cursor)
+
     def poll(self) -> tuple[bool, list[Change]]:
         """Whether the cache has to be emptied first, and what to put into it.
 

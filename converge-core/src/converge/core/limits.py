@@ -25,7 +25,6 @@ __all__ = [
     "check_count",
     "check_frame_limit",
     "check_headers",
-    "check_optional_text",
     "check_text",
     "pack_value",
     "sorted_copy",
@@ -73,12 +72,6 @@ def check_text(value: object, where: str, *, empty: bool = False) -> None:
             raise ValueError(f"{where} has a lone surrogate and cannot be encoded as UTF-8") from None
     if size > MAX_TEXT_BYTES:
         raise ValueError(f"{where} has {size} bytes; at most {MAX_TEXT_BYTES} are allowed")
-
-
-def check_optional_text(value: object, where: str) -> None:
-    """Raise unless `value` is None or a text as in `check_text`."""
-    if value is not None:
-        check_text(value, where)
 
 
 def check_count(value: object, where: str) -> None:

@@ -161,6 +161,18 @@ class Message(Draft):
             return self
         return type(self)(**(self._fields() | {"signature": b""} | changes))
 
+    def reply(self, payload: dict[str, Any], *, sender: str = "") -> Self:
+        """An unsigned answer to this message: to its sender, about the same task, in the same trace.
+
+        Raises `ValueError` when the message has no sender to answer to.
+        """
+        if not self.sender:
+            raise ValueError("the message has no sender to reply to")
+        headers: dict[str, str | int] = {"in_reply_to": self.id}
+        if self.traceparent is not None:
+            headers["traceparent"] = self.traceparent
+        return type(self)(sender=sender, recipient=self.sender, payload=payload, task_id=self.task_id, headers=headers)
+
     def sign(self, identity: Identity) -> Self:
         """A copy that is signed by `identity` and has it as sender; its payload is a copy of its own.
 
@@ -350,9 +362,14 @@ class Message(Draft):
         }
 
     def _encode(self, public_key: bytes | None, packed: bytes) -> bytes:
+        topics = [topic.wire_fields for topic in self.topics] if self.topics else []
+        headers = dict(sorted(self.headers.items())) if self.headers else {}
+        sender = self.sender if public_key is None else None
         return wire.pack_body(
-            public_key, self.sender, self.id, self.recipient, [topic.wire_fields for topic in self.topics],
-            self.timestamp, self.task_id, dict(sorted(self.headers.items())) if self.headers else {}, packed,
+            [
+                wire.VERSION, public_key, sender, self.id, self.recipient, topics, self.timestamp, self.task_id,
+                headers, packed,
+            ]
         )  # fmt: skip
 
     def _canonical(self, public_key: bytes) -> bytes:

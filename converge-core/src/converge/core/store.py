@@ -176,6 +176,14 @@ class VersionedStore(Store):
     def get_versioned(self, key: str) -> tuple[Plain, int] | None:
         """The value of `key` and its version, or None when the key is absent."""
 
+    def versions_of(self, keys: Iterable[str]) -> dict[str, int]:
+        """The versions of those of `keys` that are there, without their values.
+
+        This default reads one after the other; a store that can answer for many at once overrides it.
+        """
+        found = {key: self.get_versioned(key) for key in keys}
+        return {key: entry[1] for key, entry in found.items() if entry is not None}
+
     @abstractmethod
     def compare_and_set(self, key: str, value: Plain, expected: int) -> int:
         """Store `value` if the version of `key` is `expected` (0: the key is absent); the new version.

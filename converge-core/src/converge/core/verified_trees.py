@@ -55,11 +55,11 @@ class VerifiedTrees:
         of the length that fits the tree. `is_signed(public_key, signature, root)` is asked only when no step is known.
         """
         signer = public_key + signature
+        recent, learnt = self._recent, []
         node, at, end = leaf, 0, len(path)
-        learnt = []
         while True:
-            step = signer + sides.to_bytes(2, "big") + node + path[at:]
-            if step in self._recent:
+            step = b"".join((signer, sides.to_bytes(2, "big"), node, path[at:]))
+            if step in recent:
                 break
             if step in self._older or (at == end and is_signed(public_key, signature, node)):
                 learnt.append(step)
@@ -67,7 +67,7 @@ class VerifiedTrees:
             if at == end:
                 return False
             sibling, at = path[at : at + HASH_BYTES], at + HASH_BYTES
-            learnt.append(signer + (sides ^ 1).to_bytes(2, "big") + sibling + node + path[at:])
+            learnt.append(b"".join((signer, (sides ^ 1).to_bytes(2, "big"), sibling, node, path[at:])))
             node = sha256(b"\x01" + sibling + node if sides & 1 else b"\x01" + node + sibling).digest()
             sides >>= 1
         if learnt:

@@ -6,6 +6,7 @@ signer's key, so `verify` needs nothing decoded. docs/reference/wire-format.md d
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgpack
@@ -21,11 +22,10 @@ from converge.core.limits import (
     check_count,
     check_frame_limit,
     check_headers,
-    check_optional_text,
     check_text,
 )
 from converge.core.merkle import HASH_BYTES, leaf_hash, path_sides
-from converge.core.plain import check, looks_odd, repack, unpack_own
+from converge.core.plain import check, is_modest, repack, unpack_own
 from converge.core.verified_trees import VerifiedTrees
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ PURPOSE = b"converge/message/v1\0"
 _SIGNED_START = b"\x9a\x01\xc4\x20"  # an array of 10: the version, then 32 bytes of public key
 _KEY_END = len(_SIGNED_START) + ed25519.KEY_BYTES
 _TREE_BYTES = 8  # leaf index and tree size, four bytes each
+_LEAF_AND_SIZE = struct.Struct(">II")
 _PATH_START = ed25519.SIGNATURE_BYTES + _TREE_BYTES
 _MAX_SIGNATURE_BYTES = _PATH_START + 16 * HASH_BYTES
 _FRAME_OVERHEAD = 1 + 5 + 3  # the array of two, the longest header of a body, the longest header of a signature field
@@ -181,7 +182,7 @@ def parse_signature(field: bytes) -> SignatureField:
         return SignatureField(field, 0, 1, 0, b"")
     if not _PATH_START < size <= _MAX_SIGNATURE_BYTES or (size - _PATH_START) % HASH_BYTES:
         raise MessageDecodeError(f"a signature field cannot have {size} bytes")
-    index, leaves = int.from_bytes(field[64:68], "big"), int.from_bytes(field[68:72], "big")
+    index, leaves = _LEAF_AND_SIZE.unpack_from(field, ed25519.SIGNATURE_BYTES)
     if not 1 < leaves <= MAX_TREE_SIZE:
         raise MessageDecodeError(f"a signature field with a path cannot be of a tree of {leaves}")
     sides, length = path_sides(index, leaves)
@@ -201,10 +202,10 @@ def verify(body: bytes, signature: bytes) -> bool:
     if signer is None:
         return False
     try:
-        field = parse_signature(signature)
+        signed, _, _, sides, path = parse_signature(signature)
     except MessageDecodeError:
         return False
-    return _verified_trees.verify(signer, field.signature, leaf_hash(body), field.sides, field.path, _is_signed)
+    return _verified_trees.verify(signer, signed, leaf_hash(body), sides, path, _is_signed)
 
 
 def _is_signed(public_key: bytes, signature: bytes, root: bytes) -> bool:
@@ -213,14 +214,13 @@ def _is_signed(public_key: bytes, signature: bytes, root: bytes) -> bool:
 
 def encode_body(body: Body) -> bytes:
     """The body as bytes. Its fields have been checked before; `ValueError` when it does not fit in a frame."""
-    return pack_body(body.public_key, body.sender, *body[2:])
+    public_key, sender, *fields = body
+    return pack_body([VERSION, public_key, sender if public_key is None else None, *fields])
 
 
-def pack_body(public_key: bytes | None, sender: str, *fields: object) -> bytes:
-    """`encode_body` of the elements of a `Body`, one by one."""
-    id_, recipient, topics, timestamp, task_id, headers, payload = fields
-    named = sender if public_key is None else None
-    packed = repack([VERSION, public_key, named, id_, recipient, topics, timestamp, task_id, headers, payload])
+def pack_body(elements: list[Any]) -> bytes:
+    """`encode_body` of the ten elements as they stand in the body."""
+    packed = repack(elements)
     if len(packed) > _MOST_BODY_BYTES:
         raise ValueError(
             f"the message takes {len(packed)} bytes; at most {_MOST_BODY_BYTES} fit in a frame: "
@@ -235,42 +235,53 @@ def decode_body(data: bytes) -> Body:
     What is not decoded yet, so that a relay does not touch it: the payload. What is not checked yet: attributes of
     topics, which `Topic` checks.
     """
-    fields = _unpack(data, "body")
+    fields = _unpack_body(data)
     if type(fields) is not list or len(fields) != 10:
         raise MessageDecodeError("body: not an array of 10")
     if type(fields[0]) is not int or fields[0] != VERSION:
         raise MessageDecodeError(f"body: this is not wire format version {VERSION}; the sender uses another one")
-    sender = _sender(data, fields[1], fields[2])
+    fields[2] = _sender(data, fields[1], fields[2])
     try:
-        return _checked(Body(fields[1], sender, *fields[3:]))
+        return _checked(Body._make(fields[1:]))
     except (TypeError, ValueError) as error:
         raise MessageDecodeError(f"body: {error}") from None
 
 
+def _unpack_body(data: bytes) -> Any:  # noqa: ANN401  # checked by the caller
+    fields = _unpack_canonical(data)
+    return _unpack_strictly(data, "body") if fields is None else fields
+
+
 def unpack_payload(data: bytes) -> dict[str, Any]:
     """The payload map in `data`; `MessageDecodeError` for anything else."""
-    payload = _unpack(data, "payload")
-    if type(payload) is not dict:
-        raise MessageDecodeError("payload: not a map")
-    if looks_odd(data):
+    payload = _unpack_canonical(data)
+    if payload is None or not is_modest(data):
+        payload = _unpack_strictly(data, "payload")
         try:
             check(payload, "payload")
         except TypeError as error:
             raise MessageDecodeError(str(error)) from None
+    if type(payload) is not dict:
+        raise MessageDecodeError("payload: not a map")
     return payload
 
 
 def _read_bin(frame: bytes, at: int, what: str) -> tuple[bytes, int]:
-    head = frame[at : at + 5]
-    if head[:1] == b"\xc4":
-        start = at + 2
-    elif head[:1] == b"\xc5":
-        start = at + 3
-    elif head[:1] == b"\xc6":
-        start = at + 5
-    else:
-        raise MessageDecodeError(f"the {what} of the frame is missing or not bytes")
-    end = start + int.from_bytes(head[1 : start - at], "big")
+    try:
+        kind = frame[at]
+        if kind == 0xC4:
+            start = at + 2
+            end = start + frame[at + 1]
+        elif kind == 0xC5:
+            start = at + 3
+            end = start + (frame[at + 1] << 8 | frame[at + 2])
+        elif kind == 0xC6:
+            start = at + 5
+            end = start + int.from_bytes(frame[at + 1 : start], "big")
+        else:
+            raise MessageDecodeError(f"the {what} of the frame is not bytes")
+    except IndexError:
+        raise MessageDecodeError(f"the {what} of the frame is missing") from None
     if end > len(frame) or start > len(frame):
         raise MessageDecodeError(f"the frame ends inside its {what}")
     return frame[start:end], end
@@ -285,20 +296,19 @@ def _bin_header(size: int) -> bytes:
     return b"\xc6" + size.to_bytes(4, "big")
 
 
-def _unpack(data: bytes, what: str) -> Any:  # noqa: ANN401  # checked by the callers
-    """The value in `data`, which has no key twice, no extension, and no container above the limit.
+def _unpack_canonical(data: bytes) -> Any:  # noqa: ANN401  # checked by the callers
+    """The value in `data` if that is in shortest forms, has no key twice, no extension, and no too large container.
 
-    What comes out to the same bytes when it is packed again is all of that, and the fast codec does both in less time
-    than the one that can look at the pairs of a map needs.
+    None for anything else. What comes out to the same bytes when it is packed again is all of that, and the fast codec
+    does both in less time than the one that can look at the pairs of a map needs.
     """
-    if len(data) <= MAX_ELEMENTS:  # else a container could be too large: an element takes a byte at least
-        try:
-            value = unpack_own(data)
-            if repack(value) == data:
-                return value
-        except (TypeError, ValueError):
-            pass  # the strict codec says what is wrong, or takes what was not in shortest forms
-    return _unpack_strictly(data, what)
+    if len(data) > MAX_ELEMENTS:  # a container could be too large: an element takes a byte at least
+        return None
+    try:
+        value = unpack_own(data)
+        return value if repack(value) == data else None
+    except (TypeError, ValueError):
+        return None
 
 
 def _unpack_strictly(data: bytes, what: str) -> Any:  # noqa: ANN401  # as above
@@ -340,9 +350,11 @@ def _sender(data: bytes, public_key: object, sender: object) -> str:
 
 def _checked(body: Body) -> Body:
     check_text(body.id, "id")
-    check_optional_text(body.recipient, "recipient")
+    if body.recipient is not None:
+        check_text(body.recipient, "recipient")
     check_count(body.timestamp, "timestamp")
-    check_optional_text(body.task_id, "task_id")
+    if body.task_id is not None:
+        check_text(body.task_id, "task_id")
     if type(body.topics) is not list or len(body.topics) > MAX_TOPICS:
         raise ValueError(f"topics is not an array of at most {MAX_TOPICS}")
     for topic in body.topics:
@@ -352,7 +364,8 @@ def _checked(body: Body) -> Body:
         check_text(topic[2], "the version of a topic")
     if type(body.headers) is not dict:
         raise TypeError("headers is not a map")
-    check_headers(body.headers)
+    if body.headers:
+        check_headers(body.headers)
     if type(body.payload) is not bytes:
         raise TypeError("the payload is not bytes")
     return body

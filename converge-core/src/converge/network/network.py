@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from typing import TYPE_CHECKING
 
 from converge.core.errors import SigningError
 from converge.network.discovery import AgentDescriptor, DiscoveryQuery, DiscoveryService, SignedDescriptor
+from converge.network.requests import MAX_REQUESTS, Requests
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from converge.core.agent import Agent
     from converge.core.message import Message
@@ -25,11 +28,24 @@ def build_descriptor(agent: Agent) -> AgentDescriptor:
 class AgentNetwork:
     """Sends for the agents that are registered with it, and finds others.
 
-    Without a `discovery` service it keeps one of its own, which knows the agents registered here.
+    Without a `discovery` service it keeps one of its own, which knows the agents registered here. `on_sent` is awaited
+    with each message that the transport has taken.
     """
 
-    def __init__(self, transport: Transport, discovery: DiscoveryService | None = None) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        discovery: DiscoveryService | None = None,
+        *,
+        on_sent: Callable[[Message], Awaitable[None]] | None = None,
+    ) -> None:
         self.transport = transport
+        self.requests = Requests()
+        self.is_read = False
+        """Whether somebody reads the transport and hands answers to `requests`; else `request` reads by itself."""
+        self._on_sent = on_sent
+        self._reading = asyncio.Lock()
+        self._unread: deque[Message] = deque()
         self.discovery = DiscoveryService() if discovery is None else discovery
         self._agents: dict[str, Agent] = {}
         self._told: dict[str, AgentDescriptor] = {}
@@ -81,11 +97,104 @@ class AgentNetwork:
         whoever signed it; one of an unregistered sender goes unsigned. Errors as `Transport.send`, `SigningError` when
         the agent has no private key, and what `Message.sign` raises for a payload that cannot travel.
         """
-        agent = self._agents.get(message.sender or self.transport.agent_id)
-        if agent is not None and not message.is_signed:
-            message = agent.sign_message(message)
-        await self.transport.send(message)
+        message = self._signed(message)
+        await self._send(message)
         return message
+
+    async def send_many(self, messages: Sequence[Message]) -> list[Message | Exception]:
+        """`send` for each message, in their order: the message as it was sent, or the error that kept it from that.
+
+        The unsigned ones of an agent share a signature (`sign_batch`), or have one each if one cannot be signed.
+        """
+        signed = self._signed_together(messages)
+        sent = iter(await self.transport.send_many([each for each in signed if not isinstance(each, Exception)]))
+        results: list[Message | Exception] = []
+        for each in signed:
+            error = each if isinstance(each, Exception) else next(sent)
+            results.append(each if error is None else error)
+            if error is None and self._on_sent is not None and not isinstance(each, Exception):
+                await self._on_sent(each)
+        return results
+
+    def _signed_together(self, messages: Sequence[Message]) -> list[Message | Exception]:
+        signed: list[Message | Exception] = [*messages]
+        unsigned: dict[str, list[int]] = {}
+        for index, message in enumerate(messages):
+            agent_id = message.sender or self.transport.agent_id
+            if not message.is_signed and agent_id in self._agents:
+                unsigned.setdefault(agent_id, []).append(index)
+        for agent_id, indexes in unsigned.items():
+            agent = self._agents[agent_id]
+            together: list[Message | Exception] = []
+            try:
+                together += agent.sign_messages([messages[index] for index in indexes])
+            except Exception:  # noqa: BLE001  # whose fault it is shows when each is signed by itself
+                together += [_signed_alone(agent, messages[index]) for index in indexes]
+            for index, each in zip(indexes, together, strict=True):
+                signed[index] = each
+        return signed
+
+    def _signed(self, message: Message) -> Message:
+        agent = self._agents.get(message.sender or self.transport.agent_id)
+        return agent.sign_message(message) if agent is not None and not message.is_signed else message
+
+    async def _send(self, message: Message) -> None:
+        await self.transport.send(message)
+        if self._on_sent is not None:
+            await self._on_sent(message)
+
+    async def request(self, message: Message, timeout: float | None = 30.0) -> Message:
+        """Send the direct `message` as `send` does, and wait for the answer of its recipient.
+
+        The answer names the request in `in_reply_to`; `Message.reply` makes one. It has to come from the recipient and,
+        to a signed request, with a good signature; an answer that comes too late is dropped and counted in
+        `requests.counters`. A request to an agent carries its `ttl_ms` as any message; the timeout is not sent along.
+
+        Raises `TimeoutError` after `timeout` seconds, `ValueError` for a message without a recipient, `RuntimeError`
+        when too many requests wait, and what `send` raises. Cancelling gives the request up.
+
+        In a runtime the answer comes to whoever awaits it here, never to `decide`; nobody else has to read. Without
+        one, this reads the transport meanwhile, and what is no answer waits for `receive`.
+        """
+        message = self._signed(message)
+        answer = self.requests.open(message)
+        try:
+            async with asyncio.timeout(timeout):
+                await self._send(message)
+                if self.is_read:
+                    return await answer
+                return await self._read_until(answer)
+        except TimeoutError as error:
+            raise TimeoutError(f"{message.recipient} has not answered within {timeout} s") from error
+        finally:
+            self.requests.close(message)
+
+    async def receive(self, timeout: float | None = None) -> Message:
+        """The next message that passes the transport's checks and answers no request. For who has no runtime.
+
+        Raises `TimeoutError`, and what `Transport.receive_verified` raises.
+        """
+        async with asyncio.timeout(timeout):
+            while True:
+                if self._unread:
+                    return self._unread.popleft()
+                async with self._reading:
+                    await self._read_one()
+
+    async def _read_until(self, answer: asyncio.Future[Message]) -> Message:
+        while not answer.done():
+            async with self._reading:
+                if not answer.done():
+                    await self._read_one()
+        return answer.result()
+
+    async def _read_one(self) -> None:
+        message = await self.transport.receive_verified()
+        if message is not None and not self.requests.take(message):
+            if len(self._unread) >= MAX_REQUESTS:
+                self.requests.counters["dropped_unread"] += 1
+            else:
+                self._unread.append(message)
 
     async def broadcast(self, message: Message) -> Message:
         """Send `message` to everybody, whatever its recipient and topics were; as `send`.
@@ -105,3 +214,10 @@ class AgentNetwork:
     def discover(self, query: DiscoveryQuery) -> list[AgentDescriptor]:
         """The agents that fit `query`, in every process that shares the discovery service's store."""
         return self.discovery.query(query, refresh_from_store=True)
+
+
+def _signed_alone(agent: Agent, message: Message) -> Message | Exception:
+    try:
+        return agent.sign_message(message)
+    except Exception as error:  # noqa: BLE001  # told to who wanted to send this message
+        return error

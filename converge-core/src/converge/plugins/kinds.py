@@ -14,7 +14,17 @@ PLUGIN_API: Final = 1
 """The version of the contract between core and a driver; a driver class may state its own as `converge_api`."""
 
 Kind: TypeAlias = Literal[
-    "transport", "store", "executor", "governance", "tool", "llm_provider", "admission", "trust", "agent", "command"
+    "transport",
+    "store",
+    "executor",
+    "governance",
+    "tool",
+    "llm_provider",
+    "admission",
+    "trust",
+    "agent",
+    "command",
+    "hooks",
 ]
 """What a driver is for."""
 
@@ -30,6 +40,7 @@ GROUPS: Final[Mapping[Kind, str]] = MappingProxyType(
         "trust": "converge.trust",
         "agent": "converge.agents",
         "command": "converge.commands",
+        "hooks": "converge.hooks",
     }
 )
 """The entry-point group of each kind."""

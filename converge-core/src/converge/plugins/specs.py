@@ -65,3 +65,7 @@ class DriverSpecs:
     @hookspec(firstresult=True)
     def converge_find_command(self, name: str) -> object | None:
         """The subcommand of `converge` called `name`: a `click.Command`."""
+
+    @hookspec(firstresult=True)
+    def converge_find_hooks(self, name: str) -> object | None:
+        """The lifecycle listener called `name`: what wants to know of events in a runtime."""

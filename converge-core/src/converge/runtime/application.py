@@ -33,6 +33,7 @@ from converge.runtime.loop import AgentRuntime
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from converge.plugins.lifecycle import Lifecycle
     from converge.runtime.config import AgentConfig, Config
 
 __all__ = ["Application", "OnProgress", "check", "open_store", "reporting"]
@@ -60,6 +61,7 @@ def check(config: Config) -> None:
             f"{config.run.processes} processes cannot share the store {config.store['use']!r}, which lives in one; "
             'use one that they can, such as [store] use = "sqlite"',
         )
+    _lifecycle(plugins, config)
     if not config.agents:
         raise ConfigError(config.file.name, "there are no [[agents]] to run")
     for index, pool in enumerate(config.pools):
@@ -96,6 +98,7 @@ class Application:
     def __init__(self, config: Config, process: int = 0) -> None:
         self._config, self._plugins = config, _plugins(config)
         self._mine = members(config, process)
+        self._listeners: Lifecycle | None = None
 
     async def run(self, on_progress: OnProgress | None = None, stop: asyncio.Event | None = None) -> bool:
         """Run until the agents named by `until` have ended (True) or `stop` is set (False).
@@ -113,6 +116,7 @@ class Application:
                 stack.callback(trust.close)
                 stack.callback(tasks.add_listener(trust))
             discovery = DiscoveryService(store)
+            self._listeners = _lifecycle(self._plugins, self._config)
             runtimes = {
                 member.name: self._runtime(member, store, tasks, pools, discovery, first=member is self._mine[0])
                 for member in self._mine
@@ -156,6 +160,7 @@ class Application:
             where=self._config.place("[transport]"),
             agent_id=member.identity.fingerprint,
             identity=member.identity,
+            store=store,
         )
         if not isinstance(transport, Transport):
             raise ConfigError(
@@ -174,6 +179,7 @@ class Application:
                 "delegation_protocol": DelegationProtocol(store),
             },
             claim_ttl_interval_sec=self._config.run.release_interval_sec if first else None,
+            lifecycle=self._listeners,
         )
 
     def _agent(self, member: Member) -> Agent:
@@ -242,6 +248,23 @@ def reporting(tasks: TaskManager, on_progress: OnProgress) -> Callable[[], Await
         on_progress(tasks.progress())
 
     return end
+
+
+def _lifecycle(plugins: PluginManager, config: Config) -> Lifecycle | None:
+    """The listeners that `[plugins] hooks` names, in that order; None, and nothing imported, when it names none."""
+    if not config.plugins.hooks:
+        return None
+    from converge.plugins.lifecycle import Lifecycle
+
+    lifecycle = Lifecycle()
+    for index, table in enumerate(config.plugins.hooks):
+        where = config.place(f"[plugins] hooks {index}")
+        listener = plugins.build("hooks", table, where=where)
+        try:
+            lifecycle.add(listener, str(table["use"] if isinstance(table, dict) else table))
+        except (TypeError, ValueError) as error:
+            raise ConfigError(where, str(error)) from None
+    return lifecycle
 
 
 def _plugins(config: Config) -> PluginManager:

@@ -49,9 +49,13 @@ class RunConfig:
 
 @frozen(kw_only=True)
 class PluginsConfig:
-    """`[plugins]`: distributions, or `kind:name`, that are not to be loaded."""
+    """`[plugins]`: distributions, or `kind:name`, that are not to be loaded, and lifecycle listeners that are.
+
+    An entry of `hooks` is the name of a plugin, or a `use` table with its options; they are told in this order.
+    """
 
     disabled: list[str] = field(factory=list)
+    hooks: list[str | dict[str, object]] = field(factory=list)
 
 
 @frozen(kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
@@ -12,6 +12,9 @@ from attrs import frozen
 
 from converge.coordination.ballot import BallotBox
 from converge.coordination.errors import MoveRefused, UnknownPool
+from converge.coordination.task_desk import TaskDesk
+from converge.coordination.task_index import Filter
+from converge.coordination.task_moves import ClaimMove, Move, MoveResult, ReportMove, SubmitMove
 from converge.core.agent import Outcome
 from converge.core.decisions import (
     ClaimTask,
@@ -26,9 +29,11 @@ from converge.core.decisions import (
     Vote,
 )
 from converge.core.errors import ConvergeError
+from converge.core.task import Task
 from converge.policy.safety import ActionPolicy, ResourceLimits, validate_safety
 from converge.runtime.calls import contained, described, settled, within
 from converge.runtime.handlers import MoveHandlers
+from converge.runtime.store_work import StoreWork, in_turns
 from converge.runtime.threads import StoreThread, in_own_thread
 
 if TYPE_CHECKING:
@@ -37,9 +42,9 @@ if TYPE_CHECKING:
     from converge.coordination.negotiation import NegotiationProtocol
     from converge.coordination.pool_manager import PoolManager
     from converge.coordination.task_manager import TaskManager
+    from converge.core.message import Message
     from converge.core.plain import Plain
     from converge.core.store import Store
-    from converge.core.task import Task
     from converge.core.tools import Tool, ToolRegistry
     from converge.network.network import AgentNetwork
     from converge.observability.metrics import MetricsCollector
@@ -65,7 +70,6 @@ class Executor(Protocol):
 Handler: TypeAlias = Callable[[Any], object]
 """Takes a decision; what it returns (or what awaiting that gives) becomes the outcome's value."""
 
-_Together: TypeAlias = Callable[["TaskManager", Sequence[Any]], list[Outcome] | None]
 _T = TypeVar("_T")
 
 
@@ -74,7 +78,7 @@ class _Route:
     name: str  # what the action policy is asked for
     handler: Handler
     on_store: bool = False  # may wait for the store: done together with its neighbours in one hop
-    together: _Together | None = None  # carries out several in one commit; None when each has to be judged alone
+    move: Callable[[Any], Move] | None = None  # what it is to the task manager, which commits many together
 
 
 class StandardExecutor:
@@ -94,8 +98,9 @@ class StandardExecutor:
     in a thread of its own, which Python cannot end, so at the timeout its result is given up and the thread is left
     behind. `tool_allowlist` None allows every registered tool, an empty one none.
 
-    When a manager's store is blocking, neighbouring decisions that need it are done together in one thread hop. For
-    the coroutines of one event loop.
+    When a manager's store is blocking, neighbouring decisions that need it are done together in one thread hop, and
+    what they and the decisions of other agents do to tasks is one commit, if the agents wait at the same time. For the
+    coroutines of one event loop.
     """
 
     def __init__(
@@ -142,36 +147,35 @@ class StandardExecutor:
     def _built_in(self, moves: MoveHandlers) -> dict[type[Decision], _Route]:
         handlers: dict[type[Decision], Handler] = {SendMessage: self._send, InvokeTool: self._invoke}
         on_store: dict[type[Decision], Handler] = {
-            SubmitTask: self._submit,
-            ClaimTask: self._claim,
-            ReportTask: self._report,
             CreatePool: self._create_pool,
             JoinPool: self._join,
             LeavePool: self._leave,
             Vote: self._vote,
             **moves.table(),
         }
-        together: dict[type[Decision], _Together] = {
-            SubmitTask: self._submit_many,
-            ClaimTask: self._claim_many,
-            ReportTask: self._report_many,
+        moves_of: dict[type[Decision], Callable[[Any], Move]] = {
+            SubmitTask: self._submit,
+            ClaimTask: self._claim,
+            ReportTask: self._report,
         }
         routes = {kind: _Route(kind.__name__, call) for kind, call in handlers.items()}
+        routes |= {kind: _Route(kind.__name__, call, on_store=True) for kind, call in on_store.items()}
         return routes | {
-            kind: _Route(kind.__name__, call, on_store=True, together=together.get(kind))
-            for kind, call in on_store.items()
+            kind: _Route(kind.__name__, _no_handler, on_store=True, move=move) for kind, move in moves_of.items()
         }
 
     async def execute(self, decisions: Iterable[Decision]) -> list[Outcome]:
         """Carry out `decisions` in order; one outcome for each. Raises only when it is cancelled."""
         outcomes: list[Outcome] = []
         for on_store, group in groupby(decisions, key=lambda decision: self._route(decision).on_store):
-            if not on_store:
-                outcomes += [await self._one(decision) for decision in group]
-            elif self._store_thread is not None and self._may_block():
-                outcomes += await self._store_thread.run(self._on_store, list(group))
+            if on_store:
+                for others, moving in in_turns(group, lambda decision: self._route(decision).move is not None):
+                    outcomes += await self._on_stores_together(others, moving)
             else:
-                outcomes += self._on_store(list(group))
+                for sending, neighbours in groupby(group, key=self._only_sends):
+                    run = list(neighbours)
+                    together = sending and len(run) > 1
+                    outcomes += await self._send_many(run) if together else [await self._one(each) for each in run]
         for outcome in outcomes:
             self._note(outcome)
         return outcomes
@@ -183,25 +187,35 @@ class StandardExecutor:
         route = _nearest(self._routes, decision)
         return _Route(type(decision).__name__, _no_handler) if route is None else route
 
-    def _on_store(self, decisions: Sequence[Decision]) -> list[Outcome]:
-        outcomes: list[Outcome] = []
-        for kind, group in groupby(decisions, key=type):
-            run = list(group)
-            outcomes += self._together(kind, run) or map(self._one_on_store, run)
-        return outcomes
+    async def _on_stores_together(self, others: list[Decision], moving: list[Decision]) -> list[Outcome]:
+        """Carry out `others` one by one, and then together what `moving` does to tasks."""
+        work = StoreWork(others, moving, self._one_on_store, self._move)
+        tasks, thread = self._tasks, self._store_thread
 
-    def _together(self, kind: type[Decision], run: Sequence[Any]) -> list[Outcome] | None:
-        """Carry out neighbours of one kind in one commit; None when each has to be judged alone."""
-        route = self._routes.get(kind)
-        if route is None or route.together is None or self._tasks is None or len(run) == 1:
-            return None
+        def all_of_it() -> list[MoveResult]:
+            moves = work.moves()
+            return [] if tasks is None else tasks.carry_out(moves)
+
+        if thread is None or not self._may_block():
+            results = all_of_it()
+        elif tasks is not None and tasks.blocking and moving:
+            results = await TaskDesk.of(tasks).carry_out(work.moves, thread.run)
+        else:
+            results = await thread.run(all_of_it)
+        return work.outcomes(results)
+
+    def _move(self, decision: Decision) -> Move | Outcome:
+        """What a decision asks of the task manager, or its outcome when it is not to be asked."""
+        refusal = self._refusal(decision)
+        if refusal is not None:
+            return Outcome(decision, "refused", error=refusal)
+        move = self._route(decision).move
+        assert move is not None  # only these come here
         try:
-            if any(self._refusal(decision) is not None for decision in run):
-                return None
-            return route.together(self._tasks, run)
-        except Exception as error:  # noqa: BLE001  # each one's own outcome will tell
-            _log.debug("%s: %d %s together failed: %s", self.agent_id, len(run), kind.__name__, described(error))
-            return None
+            self._task_manager()
+            return move(decision)
+        except BaseException as error:  # noqa: BLE001  # becomes the outcome that the agent sees; nothing awaits here
+            return _failure(decision, contained(error))
 
     def _one_on_store(self, decision: Decision) -> Outcome:
         refusal = self._refusal(decision)
@@ -258,16 +272,51 @@ class StandardExecutor:
     # -- handlers
 
     async def _send(self, decision: SendMessage) -> None:
+        message = await self._to_send_with().send(self._own(decision))
+        if self._replay_log is not None:
+            self._replay_log.record_message(message)
+
+    def _only_sends(self, decision: object) -> bool:
+        """Whether carrying it out is no more than `_send`."""
+        return self._route(decision).handler == self._send
+
+    async def _send_many(self, decisions: Sequence[Any]) -> list[Outcome]:
+        """Send in their order; what is unsigned shares a signature."""
+        outcomes: list[Outcome | None] = []
+        messages: list[Message] = []
+        for decision in decisions:
+            refusal = self._refusal(decision)
+            outcomes.append(None if refusal is None else Outcome(decision, "refused", error=refusal))
+            if refusal is None:
+                try:
+                    self._to_send_with()
+                    messages.append(self._own(decision))
+                except Exception as error:  # noqa: BLE001  # becomes the outcome that the agent sees
+                    outcomes[-1] = _failure(decision, error)
+        sent: Iterator[Message | Exception] = iter(await self._network.send_many(messages) if self._network else ())
+        return [
+            outcome if outcome is not None else self._sent(decision, next(sent))
+            for decision, outcome in zip(decisions, outcomes, strict=True)
+        ]
+
+    def _sent(self, decision: Decision, result: Message | Exception) -> Outcome:
+        if isinstance(result, Exception):
+            return _failure(decision, result)
+        if self._replay_log is not None:
+            self._replay_log.record_message(result)
+        return Outcome(decision, "done")
+
+    def _to_send_with(self) -> AgentNetwork:
         if self._network is None:
             raise Refused("this executor has no network to send with")
+        return self._network
+
+    def _own(self, decision: SendMessage) -> Message:
+        """The message, with the agent as its sender."""
         message = decision.message
         if message.sender not in ("", self.agent_id):
             raise Refused(f"the sender is {message.sender}; {self.agent_id} sends in its own name only")
-        if not message.sender:
-            message = message.evolve(sender=self.agent_id)
-        message = await self._network.send(message)
-        if self._replay_log is not None:
-            self._replay_log.record_message(message)
+        return message if message.sender else message.evolve(sender=self.agent_id)
 
     async def _invoke(self, decision: InvokeTool) -> object:
         name = decision.tool_name
@@ -286,11 +335,13 @@ class StandardExecutor:
         value = await in_own_thread(f"converge-tool-{name}", tool.run, params)
         return await value if inspect.isawaitable(value) else value
 
-    def _submit(self, decision: SubmitTask) -> str:
-        task = decision.task
+    def _submit(self, decision: SubmitTask) -> Move:
+        task: object = decision.task  # an agent may have put anything there
+        if not isinstance(task, Task):
+            raise TypeError(f"a Task is submitted, not {type(task).__name__}")
         if not self._is_for_its_pool(task):
             raise Refused(f"the pool {task.pool_id!r} is for tasks of other types than that of task {task.id}")
-        return self._task_manager().submit(task)
+        return SubmitMove(task)
 
     def _is_for_its_pool(self, task: Task) -> bool:
         """Whether the pool takes tasks of this type; one that does not exist yet has no say."""
@@ -301,44 +352,13 @@ class StandardExecutor:
         except UnknownPool:
             return True
 
-    def _submit_many(self, tasks: TaskManager, run: Sequence[SubmitTask]) -> list[Outcome] | None:
-        if not all(self._is_for_its_pool(decision.task) for decision in run):
-            return None  # each by itself: the others are submitted
-        ids = tasks.submit_many([decision.task for decision in run])
-        return [Outcome(decision, "done", task_id) for decision, task_id in zip(run, ids, strict=True)]
+    def _claim(self, decision: ClaimTask) -> Move:
+        pools = None if self._pools is None else self._pools.get_pools_for_agent(self.agent_id)
+        capabilities = None if self._capabilities is None else self._capabilities()
+        return ClaimMove(self.agent_id, decision.task_id, Filter(pools, capabilities))
 
-    def _claim(self, decision: ClaimTask) -> object:
-        claim = self._task_manager().claim(self.agent_id, decision.task_id, **self._fitness())
-        if not claim:
-            raise Refused(_not_to_be_had(decision))
-        return claim
-
-    def _claim_many(self, tasks: TaskManager, run: Sequence[ClaimTask]) -> list[Outcome]:
-        claims = tasks.claim_many(self.agent_id, [decision.task_id for decision in run], **self._fitness())
-        return [
-            Outcome(decision, "done", claim) if claim else Outcome(decision, "refused", error=_not_to_be_had(decision))
-            for decision, claim in zip(run, claims, strict=True)
-        ]
-
-    def _fitness(self) -> dict[str, Collection[str] | None]:
-        """What a task is held against when it is claimed."""
-        return {
-            "pool_ids": None if self._pools is None else self._pools.get_pools_for_agent(self.agent_id),
-            "capabilities": None if self._capabilities is None else self._capabilities(),
-        }
-
-    def _report(self, decision: ReportTask) -> None:
-        self._task_manager().report(self.agent_id, decision.task_id, decision.result)
-
-    def _report_many(self, tasks: TaskManager, run: Sequence[ReportTask]) -> list[Outcome] | None:
-        results = {decision.task_id: decision.result for decision in run}
-        if len(results) < len(run):
-            return None  # two reports of one task: in order, the second is judged by the first
-        refused = tasks.report_many(self.agent_id, results)
-        return [
-            _failure(decision, refused[decision.task_id]) if decision.task_id in refused else Outcome(decision, "done")
-            for decision in run
-        ]
+    def _report(self, decision: ReportTask) -> Move:
+        return ReportMove(self.agent_id, decision.task_id, decision.result)
 
     def _create_pool(self, decision: CreatePool) -> object:
         return self._pool_manager().create_pool(decision.spec)
@@ -370,13 +390,6 @@ class StandardExecutor:
 def _nearest(table: Mapping[type[Decision], _T], decision: object) -> _T | None:
     """What `table` has for the class of `decision`, or for the nearest of its bases."""
     return next((table[kind] for kind in type(decision).__mro__ if kind in table), None)
-
-
-def _not_to_be_had(decision: ClaimTask) -> str:
-    return (
-        f"task {decision.task_id} is not to be had: held, ended, unknown, of another pool, "
-        "or asking for what this agent is not capable of"
-    )
 
 
 def _no_handler(decision: object) -> object:

@@ -8,14 +8,12 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
-from functools import partial
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self
 
 from converge.coordination.ballot import BallotBox
 from converge.core.agent import Agent, AgentState, Outcome
 from converge.core.decisions import ClaimTask, Decision, InvokeTool, JoinPool, ReportTask, SubmitTask
-from converge.core.errors import MessageDecodeError
 from converge.network.network import AgentNetwork
 from converge.runtime.calls import backoff, described, settled, within
 from converge.runtime.context import AgentContext
@@ -23,7 +21,9 @@ from converge.runtime.executor import Executor, StandardExecutor
 from converge.runtime.inbox import Inbox
 from converge.runtime.presence import Presence
 from converge.runtime.scheduler import Scheduler
+from converge.runtime.telling import Teller
 from converge.runtime.threads import StoreThread, in_own_thread
+from converge.runtime.upkeep import Upkeep
 from converge.runtime.watch import TaskWatch
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from converge.network.transport.base import Transport
     from converge.observability.metrics import MetricsCollector
     from converge.observability.replay import ReplayLog
+    from converge.plugins.lifecycle import Lifecycle
 
 __all__ = ["STOP_TIMEOUT_SEC", "AgentRuntime", "Inbox"]
 
@@ -51,8 +52,6 @@ _LOOP_END_SEC = 0.5
 _STEP_SEC = 2.0
 _FAILURES_BEFORE_ERROR = 5
 _MAX_BACKOFF_SEC = 30.0
-_MAX_JOB_BACKOFF_SEC = 1.0
-_RENEW_CHECK_SEC = 30.0  # for claims that an agent made by itself, in a `decide` that goes on
 _log = logging.getLogger(__name__)
 
 
@@ -74,6 +73,8 @@ class AgentRuntime:
     never a forged one. `claim_ttl_interval_sec` makes this runtime release expired claims, of any agent, at that
     interval. With `checkpoint_store`, the Unix time of the last activity is written to `checkpoint:<agent id>` every
     `checkpoint_interval_sec`.
+
+    The listeners of `lifecycle` are told what happens (docs/hooks.md).
 
     `health_check` and `ready_check` are asked besides. `executor_factory` is called with the arguments of
     `StandardExecutor`, those of `executor_kwargs` included. For one event loop; an `async with` block starts and stops.
@@ -102,6 +103,7 @@ class AgentRuntime:
         ready_check: Callable[[], bool] | None = None,
         receive_timeout_sec: float = 30.0,
         claim_ttl_interval_sec: float | None = None,
+        lifecycle: Lifecycle | None = None,
     ) -> None:
         self.agent, self.transport = agent, transport
         self._pools, self._tasks, self._metrics = pool_manager, task_manager, metrics_collector
@@ -111,7 +113,9 @@ class AgentRuntime:
         self._scheduler = Scheduler() if scheduler is None else scheduler
         self._health_check, self._ready_check = health_check, ready_check
         self._receive_timeout, self._release_interval = receive_timeout_sec, claim_ttl_interval_sec
-        self._network = AgentNetwork(transport, discovery_service)
+        self._teller = Teller(agent, lifecycle)
+        self._network = AgentNetwork(transport, discovery_service, on_sent=self._teller.sent)
+        self._network.is_read = True
         self._presence = Presence(agent, self._network, agent_descriptor, self._on_store)
         self._store_thread = StoreThread()
         kwargs = {
@@ -222,6 +226,7 @@ class AgentRuntime:
 
     async def _serve(self, started: asyncio.Future[None]) -> None:
         try:
+            await self._teller.tell("runtime_starting")
             async with AsyncExitStack() as stack:
                 await self._open(stack)
                 started.set_result(None)
@@ -232,6 +237,7 @@ class AgentRuntime:
             raise
         finally:
             self.agent.state = AgentState.OFFLINE
+            await self._teller.tell("runtime_stopped")
 
     async def _open(self, stack: AsyncExitStack) -> None:
         """Start everything; what undoes a step is on the stack before it is taken, as half a step needs undoing too."""
@@ -253,9 +259,11 @@ class AgentRuntime:
         stack.push_async_callback(self._guarded, "unregistering", self._presence.withdraw)
         await self._presence.announce()  # before on_start, so that what it sends is signed
         agent.state = AgentState.IDLE
+        stack.push_async_callback(self._teller.tell, "agent_stopped")
         stack.push_async_callback(self._guarded, "on_stop", agent.on_stop)
         await settled(agent.on_start)
         await self._presence.announce()  # on_start may have added topics and capabilities
+        await self._teller.tell("agent_started")
 
     async def _give_back(self) -> None:
         tasks = self._tasks
@@ -285,33 +293,15 @@ class AgentRuntime:
                 _log.error("%s: %r ignores that it was cancelled; it is left behind", self.agent.id, task.get_coro())
 
     def _jobs(self) -> list[Coroutine[Any, Any, None]]:
-        jobs = [self._forever("receiving", "converge_receive_failures_total", self._listen)]
+        upkeep = Upkeep(self.agent.id, self._count, self._on_store)
+        jobs = [upkeep.forever("receiving", "converge_receive_failures_total", self._listen)]
         if self._tasks is not None:
-            tasks = self._tasks
-            jobs.append(self._forever("renewing claims", "converge_renew_failures_total", partial(self._renew, tasks)))
+            jobs.append(upkeep.renewing(self._tasks, self._claimed))
             if self._release_interval is not None:
-                release = partial(self._release, tasks, self._release_interval)
-                jobs.append(self._forever("releasing expired claims", "converge_release_failures_total", release))
+                jobs.append(upkeep.releasing(self._tasks, self._release_interval))
         if self._checkpoints is not None:
-            save = partial(self._checkpoint, self._checkpoints)
-            jobs.append(self._forever("writing the checkpoint", "converge_checkpoint_failures_total", save))
+            jobs.append(upkeep.checkpoints(self._checkpoints, self._checkpoint_interval, lambda: self._last_activity))
         return jobs
-
-    async def _forever(self, what: str, counter: str, step: Callable[[], Awaitable[None]]) -> None:
-        """Take `step` again and again. A store or a transport that fails is tried again, less and less often."""
-        failures = 0
-        while True:
-            try:
-                await settled(step)
-                failures = 0
-            except Exception as error:  # noqa: BLE001  # counted and logged; tried again
-                failures += 1
-                self._count(counter)
-                _log.warning(
-                    "%s: %s failed (%d in a row): %s", self.agent.id, what, failures, described(error), exc_info=error
-                )
-                await asyncio.sleep(backoff(failures, _MAX_JOB_BACKOFF_SEC))
-            await asyncio.sleep(0)  # a step that never waits must not keep the event loop
 
     # -- the loop
 
@@ -341,6 +331,7 @@ class AgentRuntime:
             await settled(agent.on_tick, list(messages), tasks)
             if agent.state is not AgentState.OFFLINE and (messages or changed or self._tool_results()):
                 await self._decide(list(messages), tasks)
+                await self._acknowledge(messages)
         except Exception as error:  # noqa: BLE001  # user code; reported, counted, backed off
             await self._failed(error, messages, changed=changed)
 
@@ -371,14 +362,13 @@ class AgentRuntime:
         self._last_activity = time.time()
         if agent.state is not AgentState.ERROR:
             agent.state = AgentState.BUSY
-        decisions = await settled(self._ask, messages, tasks)
-        if isinstance(decisions, str | bytes) or not isinstance(decisions, Sequence):
-            raise TypeError(f"decide() returned {type(decisions).__name__}; it returns a list of decisions")
+        decisions = await self._ask_and_tell(messages, tasks)
         self._failures = 0
         if agent.state is not AgentState.OFFLINE:
             agent.state = AgentState.IDLE
         agent.outcomes = ()
         agent.outcomes = await self._execute(decisions)
+        await self._teller.outcomes(agent.outcomes)
         if any(_left_undone(outcome) for outcome in agent.outcomes):
             self._again_at = time.monotonic() + min(2.0**self._undone, _MAX_BACKOFF_SEC)
             self._undone = min(self._undone + 1, 10)
@@ -387,6 +377,18 @@ class AgentRuntime:
             self._undone, self._again_at = 0, None
         if any(isinstance(outcome.decision, JoinPool) for outcome in agent.outcomes):
             self._scheduler.notify()  # the pool may have tasks, and nothing about them has changed
+
+    async def _ask_and_tell(self, messages: list[Message], tasks: list[Task]) -> Sequence[Decision]:
+        await self._teller.tell("decide_starting", messages=messages, tasks=tasks)
+        try:
+            decisions = await settled(self._ask, messages, tasks)
+            if isinstance(decisions, str | bytes) or not isinstance(decisions, Sequence):
+                raise TypeError(f"decide() returned {type(decisions).__name__}; it returns a list of decisions")
+        except Exception as error:
+            await self._teller.tell("decide_finished", decisions=(), error=error)
+            raise
+        await self._teller.tell("decide_finished", decisions=decisions, error=None)
+        return decisions
 
     async def _ask(self, messages: list[Message], tasks: list[Task]) -> object:
         agent = self.agent
@@ -414,11 +416,13 @@ class AgentRuntime:
             self._alone.extend(messages)
         elif messages:
             self._count("converge_messages_failed_total")
+            await self._acknowledge(messages)
         else:
             agent.outcomes = ()
         if changed or not messages:
             self._seen = None  # what there was to see has not been dealt with
         self._count("converge_decide_failures_total")
+        await self._teller.tell("agent_failed", error=error)
         _log.error("%s failed (%d in a row)", agent.id, self._failures, exc_info=error)
         if agent.state is not AgentState.OFFLINE and self._failures >= _FAILURES_BEFORE_ERROR:
             agent.state = AgentState.ERROR
@@ -426,45 +430,32 @@ class AgentRuntime:
             agent.state = AgentState.IDLE
         await asyncio.sleep(0 if self._failures == 1 else backoff(self._failures, _MAX_BACKOFF_SEC))
 
+    async def _acknowledge(self, messages: Sequence[Message]) -> None:
+        """What was handled is not to come again; if the transport cannot note that, it may, after a restart."""
+        try:
+            if messages:
+                await self.transport.acknowledge(messages)
+        except Exception:  # noqa: BLE001  # the messages are handled, whatever the transport raises
+            self._count("converge_acknowledge_failures_total")
+            _log.exception("%s: %d messages could not be acknowledged", self.agent.id, len(messages))
+
     # -- beside the loop: each is one step of a job
 
     async def _listen(self) -> None:
-        message = await self._receive()
+        message = await self.transport.receive_verified(self._registry, allow_unsigned=self._registry is None)
         if message is None:
             self._count("converge_messages_refused_total")
             return
         if self._replay_log is not None:
             self._replay_log.record_message(message)
+        if self._network.requests.take(message):
+            self._count("converge_answers_received_total")
+            await self._acknowledge([message])
+            return
         await self._inbox.push(message)
         self._count("converge_messages_received_total")
         self._scheduler.notify()
-
-    async def _receive(self) -> Message | None:
-        """The next message; None when one came and was refused."""
-        try:
-            if self._registry is not None:
-                return await self.transport.receive_verified(self._registry)
-            message = await self.transport.receive()
-        except MessageDecodeError as error:
-            _log.warning("%s: what came is no message: %s", self.agent.id, error)
-            return None
-        return None if message.is_signed and not message.verify() else message
-
-    async def _renew(self, tasks: TaskManager) -> None:
-        """Renew the claims of this agent where a third of the TTL is over; wait until the next one is due."""
-        self._claimed.clear()
-        pause = await self._on_store(tasks.renew_claims, self.agent.id)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_RENEW_CHECK_SEC if pause is None else min(pause, _RENEW_CHECK_SEC)):
-                await self._claimed.wait()
-
-    async def _release(self, tasks: TaskManager, interval: float) -> None:
-        await asyncio.sleep(interval)
-        self._count("converge_claims_released_total", len(await self._on_store(tasks.release_expired_claims)))
-
-    async def _checkpoint(self, store: Store) -> None:
-        await asyncio.sleep(self._checkpoint_interval)
-        await self._on_store(store.put, f"checkpoint:{self.agent.id}", self._last_activity)
+        await self._teller.tell("message_received", message=message)
 
     async def _on_store(self, call: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401  # passes through
         parts = (self._tasks, self._pools, self._checkpoints, self._network.discovery)

@@ -72,6 +72,12 @@ class MemoryStore(VersionedStore):
             packed, version = self._records.get(key), self._feed.version_of(key)
         return None if packed is None else (unpack_own(packed), version)
 
+    def versions_of(self, keys: Iterable[str]) -> dict[str, int]:
+        checked = [check_key(key) for key in keys]
+        with self._lock:
+            self._require_open()
+            return {key: self._feed.version_of(key) for key in checked if key in self._records}
+
     def compare_and_set(self, key: str, value: Plain, expected: int) -> int:
         packed = pack(value)
         check_key(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections import Counter
 from typing import TYPE_CHECKING, Self
@@ -10,6 +11,7 @@ from converge.core.errors import MessageDecodeError
 from converge.network.replay_window import ReplayWindow
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from converge.core.identity import Identity
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from converge.network.identity_registry import IdentityRegistry
 
 __all__ = ["Transport"]
+
+_log = logging.getLogger(__name__)
 
 
 class Transport(ABC):
@@ -59,6 +63,20 @@ class Transport(ABC):
         is not plain data. `TransportClosed` when not started.
         """
 
+    async def send_many(self, messages: Sequence[Message]) -> list[Exception | None]:
+        """Send each message, in their order; for each None, or why it was not sent.
+
+        This default awaits one `send` after the other. A transport for which waiting together is cheaper overrides it.
+        """
+        results: list[Exception | None] = []
+        for message in messages:
+            try:
+                await self.send(message)
+                results.append(None)
+            except Exception as error:  # noqa: BLE001  # told to the caller, who sent the others too
+                results.append(error)
+        return results
+
     @abstractmethod
     async def receive(self, timeout: float | None = None) -> Message:
         """The next message as it came, unverified. Raises `TimeoutError` after `timeout` seconds (None: waits).
@@ -75,27 +93,42 @@ class Transport(ABC):
     async def unsubscribe(self, topic: Topic) -> None:
         """Receive no more of `topic`; one not subscribed is no error."""
 
+    async def acknowledge(self, messages: Sequence[Message]) -> None:  # noqa: B027  # most have nothing to do here
+        """The messages, received here, have been handled.
+
+        A transport that delivers at least once forgets them now; one that was never acknowledged comes again after a
+        restart. `receive_verified` does it for what it refuses. One that delivers at most once has nothing to do.
+        """
+
     async def receive_verified(
         self,
         identity_registry: IdentityRegistry | None = None,
         timeout: float | None = None,
+        *,
+        allow_unsigned: bool = False,
     ) -> Message | None:
         """The next message if it is authentic, fresh and meant for me; None when one came and was refused.
 
         Authentic: signed by the key that hashes to its sender, and that sender in `identity_registry` when one is
-        given. Fresh: inside the window and not seen before (`replay_window`). For me: I am the recipient, or I
-        subscribed one of its topics, or it is a broadcast. Every refusal is counted as `refused_<reason>`; what is no
-        message at all is `refused_malformed`. Raises `TimeoutError` when none came within `timeout` seconds.
+        given. Fresh: inside the window, within its `ttl_ms`, stamped since this receiver is there and not seen before
+        (`replay_window`). For me: I am the recipient, or I subscribed one of its topics, or it is a broadcast. Every
+        refusal is counted as `refused_<reason>`; what is no message at all is `refused_malformed`. With
+        `allow_unsigned`, one without a signature passes if it is meant for me. Raises `TimeoutError` when
+        none came within `timeout` seconds.
         """
         try:
             message = await self.receive(timeout)
         except MessageDecodeError:
             self.counters["refused_malformed"] += 1
             return None
-        reason = self._refusal(message, identity_registry)
+        if allow_unsigned and not message.is_signed:
+            reason = self._misaddressed(message)
+        else:
+            reason = self._refusal(message, identity_registry) or await self._unsettled(message)
         if reason is None:
             return message
         self.counters[f"refused_{reason}"] += 1
+        await self.acknowledge([message])
         return None
 
     def _refusal(self, message: Message, registry: IdentityRegistry | None) -> str | None:
@@ -106,12 +139,30 @@ class Transport(ABC):
             return "forged"
         if registry is not None and registry.get(message.sender) != message.public_key:
             return "unknown_sender"
+        return self._misaddressed(message) or self.replay_window.refusal(message)
+
+    def _misaddressed(self, message: Message) -> str | None:
+        if message.recipient == self.agent_id:
+            return None
         if message.recipient is not None:
-            if message.recipient != self.agent_id:
-                return "misdelivered"
-        elif message.topics and self.subscriptions.isdisjoint(message.topics):
+            return "misdelivered"
+        if message.topics and self.subscriptions.isdisjoint(message.topics):
             return "not_subscribed"
-        return self.replay_window.refusal(message)
+        return None
+
+    async def _unsettled(self, message: Message) -> str | None:
+        """Why `message` cannot be handed out although it is good, or None once its acceptance is on record."""
+        try:
+            await self.replay_window.settle(message)
+        except Exception:  # noqa: BLE001  # whatever a store raises, the message is refused and the loop goes on
+            _log.exception("%s: a message is refused, because its acceptance cannot be recorded", self.agent_id)
+            self.replay_window.release(message)
+            return "unrecorded"
+        except BaseException:
+            self.replay_window.release(message)
+            self.counters["lost_at_cancel"] += 1
+            raise
+        return None
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -70,6 +70,16 @@ class VersionContract(StoreFixtures):
         in_threads(increment)
         assert feed.get("counter") == 200
 
+    def test_the_versions_of_many_keys_are_those_of_each(self, feed: VersionedStore) -> None:
+        keys = [f"k{number}" for number in range(1100)]
+        feed.put_many(dict.fromkeys(keys[::2]))
+        feed.delete_many(keys[::10])
+        there = {key: version_of(feed, key) for key in keys[::2] if key not in keys[::10]}
+        assert feed.versions_of([*keys, *keys[:3]]) == there
+        assert feed.versions_of([]) == {}
+        with pytest.raises(ValueError, match="key"):
+            feed.versions_of(["k1", ""])
+
     def test_compare_and_set_many_decides_each_write_on_its_own(self, feed: VersionedStore) -> None:
         feed.put("old", 1)
         old = version_of(feed, "old")

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["SQLiteOptions", "SQLiteStore"]
 
 _ROW = "SELECT version, crc, value FROM kv WHERE key = ?"
+_VERSIONS = "SELECT key, version FROM kv WHERE key IN (?{}) AND value IS NOT NULL"
+_ASKED_AT_ONCE = 500
 _KEYS = "SELECT key FROM kv WHERE key >= ? AND key < ? AND value IS NOT NULL ORDER BY key"
 _PRESENT = "SELECT key, version, crc, value FROM kv WHERE key >= ? AND key < ? AND value IS NOT NULL ORDER BY version"
 _SINCE = "SELECT key, version, crc, value FROM kv WHERE version > ? AND +key >= ? AND +key < ? ORDER BY version"
@@ -99,6 +101,18 @@ class SQLiteStore(VersionedStore):
             return None
         value, version = decode(str(self._database.path), key, rows[0])
         return None if value is DELETED else (value, version)
+
+    def versions_of(self, keys: Iterable[str]) -> dict[str, int]:
+        raw = [check_key(key).encode() for key in keys]
+        found: dict[str, int] = {}
+        for start in range(0, len(raw), _ASKED_AT_ONCE):
+            some = raw[start : start + _ASKED_AT_ONCE]
+            rows = self._database.read(_VERSIONS.format(", ?" * (len(some) - 1)), tuple(some))
+            for key, version in rows:
+                if not isinstance(version, int):
+                    raise StoreCorruption(self._text(key), str(self._database.path), "a column has the wrong type")
+                found[self._text(key)] = version
+        return found
 
     def compare_and_set(self, key: str, value: Plain, expected: int) -> int:
         packed = pack(value)

@@ -1,0 +1,83 @@
+"""The jobs beside the loop of an agent: claims are renewed, expired ones released, checkpoints written."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from converge.runtime.calls import backoff, described, settled
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from converge.coordination.task_manager import TaskManager
+    from converge.core.store import Store
+
+__all__ = ["Upkeep"]
+
+_MAX_BACKOFF_SEC = 1.0
+_RENEW_CHECK_SEC = 30.0  # for claims that an agent made by itself, in a `decide` that goes on
+_log = logging.getLogger(__name__)
+
+_Job: TypeAlias = "Coroutine[Any, Any, None]"
+
+
+class Upkeep:
+    """The jobs of one agent, each a coroutine that goes on until it is cancelled.
+
+    `count` adds to a metric; `on_store` makes a call that may block where that harms nobody.
+    """
+
+    def __init__(
+        self, agent_id: str, count: Callable[[str, int], None], on_store: Callable[..., Awaitable[Any]]
+    ) -> None:
+        self._agent_id, self._count, self._on_store = agent_id, count, on_store
+
+    async def forever(self, what: str, counter: str, step: Callable[[], Awaitable[None]]) -> None:
+        """Take `step` again and again. A store or a transport that fails is tried again, less and less often."""
+        failures = 0
+        while True:
+            try:
+                await settled(step)
+                failures = 0
+            except Exception as error:  # noqa: BLE001  # counted and logged; tried again
+                failures += 1
+                self._count(counter, 1)
+                _log.warning(
+                    "%s: %s failed (%d in a row): %s", self._agent_id, what, failures, described(error), exc_info=error
+                )
+                await asyncio.sleep(backoff(failures, _MAX_BACKOFF_SEC))
+            await asyncio.sleep(0)  # a step that never waits must not keep the event loop
+
+    def renewing(self, tasks: TaskManager, claimed: asyncio.Event) -> _Job:
+        """Renew the claims where a third of the TTL is over, and look again when there is a new one."""
+        step = partial(self._renew, tasks, claimed)
+        return self.forever("renewing claims", "converge_renew_failures_total", step)
+
+    def releasing(self, tasks: TaskManager, interval: float) -> _Job:
+        """Release expired claims, of any agent, every `interval` seconds."""
+        step = partial(self._release, tasks, interval)
+        return self.forever("releasing expired claims", "converge_release_failures_total", step)
+
+    def checkpoints(self, store: Store, interval: float, activity: Callable[[], float]) -> _Job:
+        """Write the Unix time of the last activity every `interval` seconds."""
+        step = partial(self._checkpoint, store, interval, activity)
+        return self.forever("writing the checkpoint", "converge_checkpoint_failures_total", step)
+
+    async def _renew(self, tasks: TaskManager, claimed: asyncio.Event) -> None:
+        claimed.clear()
+        pause = await self._on_store(tasks.renew_claims, self._agent_id)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_RENEW_CHECK_SEC if pause is None else min(pause, _RENEW_CHECK_SEC)):
+                await claimed.wait()
+
+    async def _release(self, tasks: TaskManager, interval: float) -> None:
+        await asyncio.sleep(interval)
+        self._count("converge_claims_released_total", len(await self._on_store(tasks.release_expired_claims)))
+
+    async def _checkpoint(self, store: Store, interval: float, activity: Callable[[], float]) -> None:
+        await asyncio.sleep(interval)
+        await self._on_store(store.put, f"checkpoint:{self._agent_id}", activity())
