@@ -1,7 +1,8 @@
-"""The agents of the audit: one lead, who plans and counts, and auditors, who read files and vote.
+"""The agents of the audit: one lead, who plans and counts, and auditors, who read files, vote, and answer questions.
 
-Everything they know of each other goes through tasks, the pool and the ballot box in the store. So it does not matter
-in which process an agent runs, or that one was killed: whoever comes back goes on from what the store holds.
+The work goes through tasks, the pool and the ballot box in the store. So it does not matter in which process an agent
+runs, or that one was killed: whoever comes back goes on from what the store holds. What an auditor has in its head, and
+nobody needs, is asked for by a message.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import report
 from attrs import field, frozen, validators
 
 from converge.core.agent import Agent, AgentState
-from converge.core.decisions import ClaimTask, Decision, ReportTask, SubmitTask, Vote
+from converge.core.decisions import ClaimTask, Decision, ReportTask, SendMessage, SubmitTask, Vote
+from converge.core.message import Message
 from converge.core.task import Task, TaskState
 from converge.network.discovery import DiscoveryQuery
 from converge.policy.decide import settles
@@ -29,12 +31,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from converge.core.identity import Identity
-    from converge.core.message import Message
 
 AUDIT, LEAD = "audit-python", "lead-audit"
 POOL = "auditors"
 CLAIM_TTL_SEC = 5.0
 BALLOT_TIMEOUT_SEC = 60.0
+ANSWER_TIMEOUT_SEC = 10.0
 TASKS_AT_ONCE = 4
 
 _log = logging.getLogger(__name__)
@@ -70,6 +72,7 @@ class Auditor(Agent):
         self.capabilities.add(_ballot_capability(self.id))
         self._lens, self._seats = options.lens, options.seats
         self._root = corpus.root_of(options.path)
+        self._read, self._most_complex, self._complexity = 0, "", 0
 
     @classmethod
     def from_options(cls, options: AuditorOptions, identity: Identity) -> Self:
@@ -78,7 +81,8 @@ class Auditor(Agent):
     def decide(self, messages: list[Message], tasks: list[Task]) -> list[Decision]:
         mine = [task for task in tasks if task.assigned_to == self.id]
         others = [task for task in tasks if task.assigned_to is None and task.inputs.get("root") == str(self._root)]
-        done: list[Decision] = [decision for task in mine for decision in self._do(task)]
+        done: list[Decision] = [SendMessage(message.reply(self._recollection())) for message in messages]
+        done += [decision for task in mine for decision in self._do(task)]
         return done + [ClaimTask(task.id) for task in others[:TASKS_AT_ONCE]]
 
     def _do(self, task: Task) -> list[Decision]:
@@ -97,7 +101,15 @@ class Auditor(Agent):
             return dict(analysis.unreadable(path, str(error)))
         if sha256(data).hexdigest() != inputs["sha256"]:
             return dict(analysis.unreadable(path, "the file changed after the audit had begun; run it again"))
-        return dict(analysis.analyse(data, path))
+        result = analysis.analyse(data, path)
+        self._read += 1
+        if result["complexity"] > self._complexity:
+            self._most_complex, self._complexity = path, result["complexity"]
+        return dict(result)
+
+    def _recollection(self) -> dict[str, Any]:
+        """What this auditor remembers of its work, since it was started."""
+        return {"lens": self._lens, "read": self._read, "most_complex": self._most_complex}
 
     def _rank(self, task_ids: list[str]) -> list[Any]:
         tasks = self.context.tasks
@@ -200,7 +212,26 @@ class Lead(Agent):
         report.write_json(self._options.report / "report.json", summary)
         report.write_html(self._options.report / "report.html", summary)
         _print(summary, self._options.report)
+        await self._ask_around()
         self.state = AgentState.OFFLINE
+
+    async def _ask_around(self) -> None:
+        """Ask the auditors what they have seen; with a transport that stays in one process, those that run here."""
+        pools = self.context.pools
+        assert pools is not None
+        pool = await self.context.run(pools.get_pool, POOL)
+        members = sorted(pool.agents) if pool is not None else []
+        answers = await asyncio.gather(*map(self._ask, members), return_exceptions=True)
+        heard = [answer for answer in answers if not isinstance(answer, BaseException)]
+        print(f"{len(heard)} of {len(members)} auditors answered:")
+        for answer in sorted(heard, key=lambda answer: str(answer["lens"])):
+            print(
+                f"  {answer['lens']:10}  read {answer['read']} files; most complex: {answer['most_complex'] or 'none'}"
+            )
+
+    async def _ask(self, member: str) -> dict[str, Any]:
+        question = Message(recipient=member, payload={"question": "what have you seen?"})
+        return (await self.context.network.request(question, ANSWER_TIMEOUT_SEC)).payload
 
     async def _elected(self) -> list[election.Seat]:
         pools, ballots = self.context.pools, self.context.ballots

@@ -84,6 +84,16 @@ class Audit:
         self._processes.append(process)
         return process
 
+    def start_hub(self) -> str:
+        """Start a hub that relays between the processes of a run; its URI."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "converge.cli", "hub", "--port", "0", "--json"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.folder, start_new_session=True,
+        )  # fmt: skip
+        self._processes.append(process)
+        assert process.stdout is not None
+        return str(json.loads(process.stdout.readline())["uri"])
+
     @staticmethod
     def limit_files(process: subprocess.Popen[str], largest: int) -> None:
         """Let the run write no file beyond that many bytes, as on a disk that is full; -1 ends that."""

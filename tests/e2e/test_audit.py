@@ -26,6 +26,24 @@ def test_every_file_is_accounted_for_exactly_once(audit: Audit, processes: int) 
     audit.check_report()
 
 
+@pytest.mark.parametrize("transport", ["store", "websocket"])
+def test_the_agents_of_two_processes_talk_by_config_alone(audit: Audit, transport: str) -> None:
+    settings = ["--set", f"transport.use={transport}"]
+    if transport == "websocket":
+        settings += ["--set", f"transport.uri={audit.start_hub()}"]
+    out = audit.finish(audit.start(*settings))
+    assert "4 of 4 auditors answered:" in out
+    read = [int(line.split()[2]) for line in out.splitlines() if " most complex: " in line]
+    assert sum(read) == audit.files
+    audit.check_report()
+
+
+def test_a_transport_that_stays_in_one_process_reaches_the_agents_there(audit: Audit) -> None:
+    out = audit.finish(audit.start("--set", "transport.use=local"))
+    assert "2 of 4 auditors answered:" in out
+    audit.check_report()
+
+
 def test_a_second_run_finds_everything_done(audit: Audit) -> None:
     audit.finish(audit.start())
     versions = {path: record.history for path, record in audit.records().items()}

@@ -114,6 +114,17 @@ async def test_who_is_present_can_be_asked(hub: WebSocketHub, agents: Agents) ->
     assert await alice.present([f"nobody {n}" for n in range(3000)]) == set()
 
 
+async def test_questions_that_overlap_all_get_their_answers(hub: WebSocketHub, agents: Agents) -> None:
+    alice, _ = await agents(hub, ALICE), await agents(hub, BOB)
+    for _ in range(100):
+        asked = []
+        for _ in range(6):
+            asked.append(asyncio.create_task(alice.present([BOB.fingerprint])))
+            await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            assert await asyncio.gather(*asked) == [{BOB.fingerprint}] * 6
+
+
 @pytest.mark.parametrize(
     ("message", "text"),
     [

@@ -44,17 +44,23 @@ class Inbox:
     async def get(self, timeout: float | None) -> bytes:
         """The oldest frame; cancelling loses none. Raises `TimeoutError`, and `TransportClosed` once it has ended."""
         if not self._frames:
-            async with asyncio.timeout(timeout):
-                while not self._frames:
-                    if self._ended is not None:
-                        raise TransportClosed(self._ended)
-                    self._arrived.clear()
-                    await self._arrived.wait()
+            if timeout is None:
+                await self._wait()
+            else:
+                async with asyncio.timeout(timeout):
+                    await self._wait()
         frame = self._frames.popleft()
         self._bytes -= len(frame)
         if not self.room.is_set() and len(self._frames) < self._max_messages and self._bytes < self._max_bytes:
             self.room.set()
         return frame
+
+    async def _wait(self) -> None:
+        while not self._frames:
+            if self._ended is not None:
+                raise TransportClosed(self._ended)
+            self._arrived.clear()
+            await self._arrived.wait()
 
     def end(self, reason: str) -> None:
         """Nothing comes any more: what waits can be received still, then `get` raises with `reason`."""

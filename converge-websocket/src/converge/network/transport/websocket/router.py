@@ -66,6 +66,8 @@ class Router:
         self._subscribers: dict[bytes, dict[Peer, None]] = {}
         self._watchers: dict[str, set[Peer]] = {}
         self.counters: Counter[str] = Counter()
+        self.carries_many = False
+        """Whether more messages are about to be carried in this turn of the event loop."""
 
     @property
     def peers(self) -> Collection[Peer]:
