@@ -95,6 +95,16 @@ async def test_an_agent_that_is_not_there_is_undeliverable(hub: WebSocketHub, ag
     assert await all_of(bob, 1) == [2]
 
 
+async def test_many_who_send_at_once_are_all_answered(hub: WebSocketHub, agents: Agents) -> None:
+    alice, bob = await agents(hub, ALICE), await agents(hub, BOB)
+    await within(5, asyncio.gather(*(alice.send(to(BOB, ALICE, n)) for n in range(100))))
+    assert sorted(await all_of(bob, 100)) == list(range(100))
+    assert (
+        sorted(await asyncio.gather(*(alice.present([f"{n}", ALICE.fingerprint]) for n in range(50))))
+        == [{ALICE.fingerprint}] * 50
+    )
+
+
 async def test_what_the_hub_cannot_deliver_after_all_is_counted(hub: WebSocketHub, agents: Agents) -> None:
     alice = await agents(hub, ALICE)
     session = alice._session

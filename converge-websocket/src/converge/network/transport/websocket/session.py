@@ -104,15 +104,15 @@ class Session:
     async def _request(self, operation: str, items: Sequence[Any]) -> list[str]:
         if self._is_over:
             raise HubUnreachable(self._uri, "the connection has ended")
-        self._number = (self._number + 1) % 2**32
+        number = self._number = (self._number + 1) % 2**32
         answer: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
-        self._asked[self._number] = answer
+        self._asked[number] = answer
         try:
-            if not self._outbox.notify(encode_request(self._number, operation, items)):
+            if not self._outbox.notify(encode_request(number, operation, items)):
                 raise HubUnreachable(self._uri, "too many requests wait already")
             return await answer
         finally:
-            self._asked.pop(self._number, None)
+            del self._asked[number]
 
     async def _read(self) -> None:
         connection, protocol, inbox = self._connection, self._protocol, self._inbox

@@ -164,10 +164,7 @@ class WebSocketTransport(Transport):
         if len(frame) > session.max_message_bytes:
             raise _too_large(recipient, len(frame), session.max_message_bytes)
         if recipient is not None:
-            if session.is_busy(recipient):
-                await self._ready(session, recipient)
-            if recipient not in session.routes:
-                await self._find(session, recipient)
+            await self._route(session, recipient)
         if outbox.full_for(len(frame)) is not None:
             await self._room(outbox, len(frame), recipient)
         outbox.offer(frame)
@@ -237,6 +234,20 @@ class WebSocketTransport(Transport):
             reason = f"there is no connection to the hub at {self._address.uri} since {self._timeout:g} s"
             raise Undeliverable(recipient, reason) from None
 
+    async def _route(self, session: Session, recipient: str) -> None:
+        """Return when the recipient is there and ready.
+
+        While the inbox is full an answer would come behind what has no room in it: then that is not known, and what is
+        lost is reported.
+        """
+        while session.is_reading:
+            if recipient not in session.routes:
+                await self._find(session, recipient)
+            elif session.is_busy(recipient):
+                await self._ready(session, recipient)
+            else:
+                return
+
     async def _ready(self, session: Session, recipient: str) -> None:
         try:
             async with asyncio.timeout(self._timeout):
@@ -246,8 +257,6 @@ class WebSocketTransport(Transport):
             raise Undeliverable(recipient, reason) from None
 
     async def _find(self, session: Session, recipient: str) -> None:
-        if not session.is_reading:
-            return  # the answer would come behind what has no room in the inbox; a loss will be reported
         if not await self._ask(session, "present", [recipient]):
             raise Undeliverable(
                 recipient,
