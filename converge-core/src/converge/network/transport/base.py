@@ -97,7 +97,14 @@ class Transport(ABC):
         """The messages, received here, have been handled.
 
         A transport that delivers at least once forgets them now; one that was never acknowledged comes again after a
-        restart. `receive_verified` does it for what it refuses. One that delivers at most once has nothing to do.
+        restart. One that delivers at most once has nothing to do.
+        """
+
+    async def discard(self, message: Message) -> None:  # noqa: B027  # as above
+        """`message`, received here, was refused: `receive_verified` awaits this.
+
+        A transport that delivers at least once forgets it now, and does not remember that it came: a forgery must not
+        stand in the way of the message that it pretends to be.
         """
 
     async def receive_verified(
@@ -128,7 +135,7 @@ class Transport(ABC):
         if reason is None:
             return message
         self.counters[f"refused_{reason}"] += 1
-        await self.acknowledge([message])
+        await self.discard(message)
         return None
 
     def _refusal(self, message: Message, registry: IdentityRegistry | None) -> str | None:

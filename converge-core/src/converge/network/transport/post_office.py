@@ -296,10 +296,12 @@ class PostOffice:
         self._renew(now)
         old = [key for box in self._boxes.values() for key, (expires_at, _) in box.letters.items() if expires_at <= now]
         self.counters["expired"] += len(old)
-        for agent_id in [agent_id for agent_id, box in self._boxes.items() if box.until <= now]:
-            if self._boxes[agent_id].until:
+        for agent_id, box in self._boxes.items():
+            if box.until > now or agent_id in self._residents:  # who lives here has just renewed it
+                continue
+            if box.until:
                 old.append(_BOX + agent_id)
-            old += self._boxes[agent_id].letters
+            old += box.letters
         read = await self._call(self.store.list, _READ)
         old += [key for key in read if _until(key) <= now]
         if old:

@@ -84,7 +84,7 @@ class StoreTransport(Transport):
         self._maxsize, self._max_bytes, self._retention = maxsize, max_bytes, retention_sec
         self._office: PostOffice | None = None
         self._letters: Mailbox[Letter] | None = None
-        self._held: dict[tuple[str, str], tuple[str, Message]] = {}  # received and not acknowledged: key, message
+        self._held: dict[Message, str] = {}  # received and not acknowledged, and the keys of their letters
         self._taken: set[str] = set()  # keys of the letters that wait here or are held
         self._read: dict[str, float] = {}  # digests of what was acknowledged, and until when they are remembered
         self._prune_at = 1024
@@ -113,7 +113,7 @@ class StoreTransport(Transport):
         if office is None or letters is None:
             return
         letters.close()
-        for _, message in self._held.values():
+        for message in self._held:
             self.replay_window.release(message)
         self._held.clear()
         self._taken.clear()
@@ -234,10 +234,10 @@ class StoreTransport(Transport):
         except MessageDecodeError:
             self._forget({letter.key: ""})
             raise
-        if _digest(message) in self._read or (message.sender, message.id) in self._held:
+        if message in self._held or (_digest(message) in self._read and message.verify()):
             self._drop(letter, "refused_replayed")
             return None
-        self._held[message.sender, message.id] = letter.key, message
+        self._held[message] = letter.key
         return message
 
     def _drop(self, letter: Letter, reason: str) -> None:
@@ -251,16 +251,24 @@ class StoreTransport(Transport):
         """
         letters, self._left = self._left, {}
         for message in messages:
-            found = self._held.pop((message.sender, message.id), None)
-            if found is not None:
-                digest = letters[found[0]] = _digest(message)
+            key = self._held.pop(message, None)
+            if key is not None and message.verify():
+                digest = letters[key] = _digest(message)
                 self._read[digest] = self._now() + self._retention
+            elif key is not None:  # anybody can say who sent it: remembered, it would stand in the way of a real one
+                letters[key] = ""
         if len(self._read) > self._prune_at:
             now = self._now()
             self._read = {digest: until for digest, until in self._read.items() if until > now}
             self._prune_at = 1024 + 2 * len(self._read)
         if letters:
             await self._forget(letters)
+
+    async def discard(self, message: Message) -> None:
+        """As `Transport.discard`: what was refused leaves the mailbox and is not remembered."""
+        key = self._held.pop(message, None)
+        if key is not None:
+            self._forget({key: ""})
 
     def _forget(self, letters: Mapping[str, str]) -> asyncio.Future[None]:
         """Remove letters, and remember the digests that come with them."""

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from converge.core.store import Store
 
 __all__ = ["Call", "Child", "Children", "within"]
 
@@ -36,7 +35,8 @@ class Children:
     blocked and is an `AssertionError`.
     """
 
-    def __init__(self, opener: Callable[[], Store], patience: float = 30.0) -> None:
+    def __init__(self, opener: Callable[..., object], patience: float = 30.0, worker: Path = _WORKER) -> None:
+        self._worker = worker
         try:
             self._opener = pickle.dumps(opener)
         except Exception as error:
@@ -48,8 +48,8 @@ class Children:
         self._started: list[Child] = []
 
     def start(self, task: str, *arguments: object) -> Child:
-        """A process that runs a task of `worker.py`."""
-        self._started.append(Child(self._opener, self._patience, task, arguments))
+        """A process that runs a task of the worker."""
+        self._started.append(Child(self._opener, self._patience, task, arguments, self._worker))
         return self._started[-1]
 
     def go(self, *ready: Child) -> None:
@@ -71,12 +71,14 @@ class Children:
 class Child:
     """One process. Its lines are read as they come, so it never waits for this one."""
 
-    def __init__(self, opener: bytes, patience: float, task: str, arguments: tuple[object, ...]) -> None:
+    def __init__(
+        self, opener: bytes, patience: float, task: str, arguments: tuple[object, ...], worker: Path = _WORKER
+    ) -> None:
         self._task, self._patience = task, patience
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed in end()
         paths = os.pathsep.join(str(Path(path).absolute()) for path in sys.path)
         self._process = subprocess.Popen(
-            [sys.executable, "-P", str(_WORKER), task, json.dumps(arguments)],
+            [sys.executable, "-P", str(worker), task, json.dumps(arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

@@ -1,0 +1,130 @@
+"""What is too large, what is too many, and that nothing is lost without a count."""
+# these are tests, shipped to authors
+# the name of a test is its sentence
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from converge.core.message import Message
+from converge.core.topic import Topic
+from converge.network.errors import Undeliverable
+from converge.testing.transport.fixtures import Agents, Party, TransportFixtures, with_agents
+
+__all__ = ["BoundsContract"]
+
+_NEWS = Topic("news")
+_END = -1
+
+
+class BoundsContract(TransportFixtures):
+    """Everything has a bound; what is beyond is refused to the sender, or counted."""
+
+    @with_agents
+    async def test_the_largest_message_travels_and_one_byte_more_is_undeliverable(self, agents: Agents) -> None:
+        alice, bob = await agents.start(2)
+        await bob.subscribe(_NEWS)
+        for topics in ([], [_NEWS]):
+            largest = _of_size(alice, self.max_message_bytes, None if topics else bob, topics)
+            await alice.post(largest)
+            assert await bob.take() == largest
+            with pytest.raises(Undeliverable):
+                await alice.post(_of_size(alice, self.max_message_bytes + 1, None if topics else bob, topics))
+        with pytest.raises(Undeliverable):
+            await alice.post(Message(sender=alice.id, recipient=bob.id, payload={"n": "x" * 2_000_000}))
+        await alice.send(1, bob)
+        assert await bob.numbers(1) == [1]
+
+    @with_agents
+    async def test_a_payload_that_is_not_plain_data_is_undeliverable(self, agents: Agents) -> None:
+        alice, bob = await agents.start(2)
+        deep: list[object] = []
+        for _ in range(100):
+            deep = [deep]
+        for value in (object(), {1: 2}, 2**64, "\ud800", deep, [0] * 10_001, bytearray(b"x")):
+            with pytest.raises(Undeliverable):
+                await alice.post(Message(sender=alice.id, recipient=bob.id, payload={"n": value}))
+        await alice.send(1, bob)
+        assert await bob.numbers(1) == [1]
+
+    @with_agents
+    async def test_what_an_agent_that_reads_nothing_does_not_get_is_refused_or_counted(self, agents: Agents) -> None:
+        alice, bob = await agents.start(2)
+        flood = _Flood(alice, bob)
+        sending = asyncio.create_task(flood.send(self.waiting_messages))
+        await asyncio.wait({sending}, timeout=self.blocked_sec)
+        unread = flood.accepted
+        received = await bob.until(_END)
+        await sending
+        lost = self.lost(agents.all)
+        assert received == sorted({*received}), "twice, or not in order"
+        assert len(received) + flood.refused + lost == self.waiting_messages, "messages were lost and not counted"
+        assert unread < self.waiting_messages or lost, f"{unread} messages wait for an agent that reads nothing"
+
+    @with_agents
+    async def test_a_subscriber_that_reads_nothing_takes_nothing_from_the_others(self, agents: Agents) -> None:
+        alice, lazy, keen = await agents.start(3)
+        await lazy.subscribe(_NEWS)
+        await keen.subscribe(_NEWS)
+        for number in range(self.waiting_messages):
+            await alice.send(number, topics=[_NEWS])
+            assert await keen.numbers(1) == [number]
+        ending = asyncio.create_task(_Flood(alice, lazy).send(0))
+        received = await lazy.until(_END)
+        await ending
+        lost = self.lost(agents.all)
+        assert received == sorted({*received}), "twice, or not in order"
+        assert len(received) + lost == self.waiting_messages, "messages were lost and not counted"
+        assert lost, f"{self.waiting_messages} messages wait for an agent that reads nothing"
+
+    @with_agents
+    async def test_what_an_agent_that_stops_has_not_received_is_counted(self, agents: Agents) -> None:
+        if self.delivery == "at least once":
+            pytest.skip("the transport declares delivery = 'at least once': it waits in the mailbox")
+        alice, bob = await agents.start(2)
+        for number in range(5):
+            await alice.send(number, bob)
+        assert await bob.numbers(2) == [0, 1]
+        await bob.stop()
+        await self.comes_true(lambda: self.lost(agents.all) >= 3)
+        await bob.start()
+        await alice.send(5, bob)
+        assert await bob.numbers(1) == [5]
+        assert self.lost(agents.all) == 3
+
+
+class _Flood:
+    """Messages to one agent, as fast as they are taken."""
+
+    def __init__(self, sender: Party, recipient: Party) -> None:
+        self._sender, self._recipient = sender, recipient
+        self.accepted = self.refused = 0
+
+    async def send(self, count: int) -> None:
+        """So many, one after the other, and then the end, until it is taken."""
+        for number in range(count):
+            try:
+                await self._sender.transport.send(self._sender.message(number, self._recipient))
+                self.accepted += 1
+            except Undeliverable:
+                self.refused += 1
+        while True:
+            try:
+                return await self._sender.transport.send(self._sender.message(_END, self._recipient))
+            except Undeliverable:
+                await asyncio.sleep(0.01)
+
+
+def _of_size(sender: Party, size: int, recipient: Party | None, topics: list[Topic]) -> Message:
+    """A signed message whose frame has exactly so many bytes."""
+
+    def message(length: int) -> Message:
+        to = None if recipient is None else recipient.id
+        return Message(recipient=to, topics=topics, payload={"n": b"x" * length}).sign(sender.identity)
+
+    length = 2 * size - len(message(size).to_bytes())
+    made = message(length)
+    assert len(made.to_bytes()) == size
+    return made
