@@ -123,4 +123,5 @@ class ReceivingContract(TransportFixtures):
                 numbers += await me.numbers(1)
             return numbers
 
-        assert await asyncio.gather(talk(alice, bob), talk(bob, alice)) == ([*range(50)], [*range(50)])
+        first, second = await asyncio.gather(talk(alice, bob), talk(bob, alice))
+        assert first == second == [*range(50)]

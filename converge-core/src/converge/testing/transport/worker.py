@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from converge.network.transport.base import Transport
 
 
+__all__ = ["echo", "hold", "main", "say", "send", "told_to_stop"]
+
+
 def say(value: object) -> None:
     sys.stdout.write(json.dumps(value) + "\n")
     sys.stdout.flush()
