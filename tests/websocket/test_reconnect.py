@@ -138,15 +138,15 @@ async def test_a_cut_after_any_byte_loses_nothing_uncounted(
 @pytest.mark.soak
 @pytest.mark.parametrize(
     ("at_sender", "upwards"),
-    [(True, True), (True, False), (False, False)],
-    ids=["what the sender says", "what the sender hears", "what the receiver hears"],
+    [(True, True), (False, False)],
+    ids=["what the sender says", "what the receiver hears"],
 )
 async def test_a_cut_after_every_byte_loses_nothing_uncounted(
     hub: WebSocketHub, proxy: Proxy, at_sender: bool, upwards: bool
 ) -> None:
-    for n in range(401):
+    for n in range(1, 401):
         await cut_once(hub, proxy, n, at_sender=at_sender, upwards=upwards)
-    assert proxy.cuts > (0 if at_sender and not upwards else 398)
+    assert proxy.cuts == 400
 
 
 async def test_a_cut_in_the_handshake_is_an_error_and_leaves_nothing(hub: WebSocketHub, proxy: Proxy) -> None:

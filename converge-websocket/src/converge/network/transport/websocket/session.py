@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from websockets.exceptions import ConnectionClosed
 
@@ -16,7 +16,7 @@ from converge.network.transport.websocket.pump import Pump
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
     from converge.network.transport.websocket.direct import AgentConnection
     from converge.network.transport.websocket.inbox import Inbox
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from converge.network.transport.websocket.protocol import ClientEvent, ClientProtocol
 
 __all__ = ["Session"]
+
+_T = TypeVar("_T")
 
 _CONFIRM_SEC = 0.5
 _CLOSE_SEC = 1.0
@@ -92,14 +94,30 @@ class Session:
             answers += await self._request(operation, items[start : start + MAX_ITEMS])
         return answers
 
+    async def ask(self, operation: str, items: Sequence[Any]) -> list[str] | None:
+        """As `request`; None when the inbox is full, behind which no answer can come until somebody receives."""
+        return await self._unless_full(self.request(operation, items))
+
+    async def _unless_full(self, work: Coroutine[None, None, _T]) -> _T | None:
+        working = asyncio.create_task(work)
+        filling = asyncio.create_task(self._inbox.full.wait())
+        tasks: set[asyncio.Task[Any]] = {working, filling}
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            return working.result() if working.done() else None
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
     def is_busy(self, agent_id: str) -> bool:
         """Whether so much waits for `agent_id` at the hub that nothing should be sent to it."""
         return agent_id in self._busy
 
     async def ready(self, agent_id: str) -> None:
-        """Return when `agent_id` is not busy, or not there any more."""
-        while (busy := self._busy.get(agent_id)) is not None:
-            await busy.wait()
+        """Return when `agent_id` is not busy, or not there any more, or the inbox is full, so that none can tell."""
+        while (busy := self._busy.get(agent_id)) is not None and self.is_reading:
+            await self._unless_full(busy.wait())
 
     async def _request(self, operation: str, items: Sequence[Any]) -> list[str]:
         if self._is_over:
@@ -112,7 +130,7 @@ class Session:
                 raise HubUnreachable(self._uri, "too many requests wait already")
             return await answer
         finally:
-            self._asked.pop(number, None)
+            del self._asked[number]
 
     async def _read(self) -> None:
         connection, protocol, inbox = self._connection, self._protocol, self._inbox
