@@ -103,6 +103,11 @@ class WebSocketTransport(Transport):
         self._ended: str | None = None
 
     @property
+    def waiting(self) -> int:
+        """How many messages came and are not received."""
+        return 0 if self._inbox is None else len(self._inbox)
+
+    @property
     def connected(self) -> bool:
         """Whether there is a connection to the hub at this moment."""
         return self._session is not None
