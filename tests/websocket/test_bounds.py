@@ -74,7 +74,7 @@ async def test_what_waits_leaves_in_one_packet_and_in_order_with_notices_first()
     packet = outbox.next()
     assert packet is not None
     assert decode_messages(packet) == [b"a", b"b", b"c"]
-    assert (outbox.next(), outbox.waiting.is_set(), outbox.drained.is_set(), outbox.sent) == (None, False, True, 3)
+    assert (outbox.next(), outbox.drained.is_set(), outbox.sent) == (None, True, 3)
 
 
 async def test_a_packet_holds_no_more_than_its_limit() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import socket
 import ssl
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from converge.core.identity import Identity
+from converge.core.message import Message
 from converge.network.transport.websocket import (
     HubLimits,
     HubRefused,
@@ -22,7 +24,7 @@ from converge.network.transport.websocket import (
     WebSocketHub,
     WebSocketTransport,
 )
-from tests.websocket.conftest import ALICE, BOB, CAROL, Agents, all_of, to, until, within
+from tests.websocket.conftest import ALICE, BOB, CAROL, Agents, all_of, by_hand, to, until, within
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,7 +91,14 @@ async def test_a_hub_that_is_left_says_goodbye_and_frees_its_tasks(agents: Agent
 
 async def test_a_hub_is_left_in_bounded_time_whatever_its_peers_do(agents: Agents) -> None:
     hub = WebSocketHub(limits=HubLimits(close_timeout_sec=0.2))
-    async with hub:
+    async with AsyncExitStack() as stack, hub:
+        stopped = await stack.enter_async_context(by_hand(hub, BOB))
+        stopped.connection.transport.pause_reading()
+        alice = await agents(hub, ALICE)
+        for _ in range(60):
+            await alice.send(Message(payload={"fill": b"x" * 100_000}).sign(ALICE))
+        await until(lambda: hub.metrics()["waiting_messages"] > 0)
+        stack.callback(stopped.connection.transport.abort)
         host, port = hub.uri.removeprefix("ws://").split(":")
         silent = [await asyncio.open_connection(host, int(port)) for _ in range(5)]
     for _, writer in silent:

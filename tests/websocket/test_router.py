@@ -12,7 +12,7 @@ from converge.core.message import Message
 from converge.core.topic import Topic
 from converge.network.transport.websocket import HubLimits, ProtocolViolation
 from converge.network.transport.websocket.outbox import Outbox
-from converge.network.transport.websocket.packets import Lost, decode_messages
+from converge.network.transport.websocket.packets import Kind, Lost, decode_messages, encode_ids
 from converge.network.transport.websocket.router import Peer, Router, topic_key
 from tests.websocket.conftest import ALICE, BOB, CAROL, to
 
@@ -100,6 +100,20 @@ async def test_a_full_outbox_drops_counts_and_reports_what_was_direct() -> None:
     assert site.send(Message().sign(ALICE)) == []
     assert site.router.counters["dropped_outbox_messages"] == 2
     assert len(site.got(CAROL)) == 1
+
+
+async def test_who_sends_to_a_busy_agent_is_told_once_and_told_again_when_it_is_ready(site: Site) -> None:
+    alice, bob = site.peers[ALICE.fingerprint], site.peers[BOB.fingerprint]
+    for _ in range(8):
+        site.send(to(BOB, ALICE))
+    assert site.router.present(site.peers[CAROL.fingerprint], [BOB.fingerprint]) == [BOB.fingerprint]
+    for peer in (alice, site.peers[CAROL.fingerprint]):
+        assert peer.outbox.next() == encode_ids(Kind.BUSY, [BOB.fingerprint])
+        assert peer.outbox.next() is None
+    site.got(BOB)
+    assert bob.outbox.is_low
+    site.router.release(bob)
+    assert alice.outbox.next() == encode_ids(Kind.READY, [BOB.fingerprint])
 
 
 async def test_topics_that_are_equal_are_one_however_they_are_packed(site: Site) -> None:

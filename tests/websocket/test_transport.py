@@ -95,6 +95,16 @@ async def test_an_agent_that_is_not_there_is_undeliverable(hub: WebSocketHub, ag
     assert await all_of(bob, 1) == [2]
 
 
+async def test_many_who_send_at_once_are_all_answered(hub: WebSocketHub, agents: Agents) -> None:
+    alice, bob = await agents(hub, ALICE), await agents(hub, BOB)
+    await within(5, asyncio.gather(*(alice.send(to(BOB, ALICE, n)) for n in range(100))))
+    assert sorted(await all_of(bob, 100)) == list(range(100))
+    assert (
+        sorted(await asyncio.gather(*(alice.present([f"{n}", ALICE.fingerprint]) for n in range(50))))
+        == [{ALICE.fingerprint}] * 50
+    )
+
+
 async def test_what_the_hub_cannot_deliver_after_all_is_counted(hub: WebSocketHub, agents: Agents) -> None:
     alice = await agents(hub, ALICE)
     session = alice._session
@@ -107,11 +117,47 @@ async def test_what_the_hub_cannot_deliver_after_all_is_counted(hub: WebSocketHu
         await alice.send(to(BOB, ALICE))
 
 
+async def test_an_agent_that_answers_in_turn_is_not_stuck_when_its_inbox_is_full(
+    hub: WebSocketHub, agents: Agents
+) -> None:
+    alice, bob = await agents(hub, ALICE), await agents(hub, BOB, max_waiting_messages=3)
+
+    async def answer() -> None:
+        for n in range(200):
+            await bob.receive()
+            await bob.send(to(ALICE, BOB, n))
+
+    answering = asyncio.create_task(answer())
+    await send_all(alice, [to(BOB, ALICE, n) for n in range(200)])
+    assert await all_of(alice, 200) == list(range(200))
+    await answering
+    await send_all(alice, [to(BOB, ALICE, n) for n in range(10)])
+    await until(lambda: len(bob._inbox or ()) >= 3)
+    await within(5, bob.subscribe(NEWS))
+    with pytest.raises(Undeliverable, match="receive first"):
+        await bob.present([ALICE.fingerprint])
+    await bob.send(to(ALICE, BOB, 7))
+    assert await all_of(alice, 1) == [7]
+    await bob.stop()
+    assert bob.counters == {"dropped_at_stop": 10}
+
+
 async def test_who_is_present_can_be_asked(hub: WebSocketHub, agents: Agents) -> None:
     alice, _ = await agents(hub, ALICE), await agents(hub, BOB)
     everybody = [each.fingerprint for each in (ALICE, BOB, CAROL)]
     assert await alice.present(everybody) == {ALICE.fingerprint, BOB.fingerprint} == hub.peers
     assert await alice.present([f"nobody {n}" for n in range(3000)]) == set()
+
+
+async def test_questions_that_overlap_all_get_their_answers(hub: WebSocketHub, agents: Agents) -> None:
+    alice, _ = await agents(hub, ALICE), await agents(hub, BOB)
+    for _ in range(100):
+        asked = []
+        for _ in range(6):
+            asked.append(asyncio.create_task(alice.present([BOB.fingerprint])))
+            await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            assert await asyncio.gather(*asked) == [{BOB.fingerprint}] * 6
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,10 @@ class AgentNetwork:
         elif agent is not None:
             self.discovery.unregister(agent_id, identity=agent.identity)
 
+    def signs_for(self, agent_id: str) -> bool:
+        """Whether messages of this agent, and those without a sender if the transport is its own, are signed here."""
+        return agent_id in self._agents and agent_id == self.transport.agent_id
+
     async def send(self, message: Message) -> Message:
         """Send `message`, signed if it is not yet and its sender is registered here; the message as it was sent.
 

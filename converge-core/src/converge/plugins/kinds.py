@@ -23,8 +23,8 @@ Kind: TypeAlias = Literal[
     "admission",
     "trust",
     "agent",
-    "hooks",
     "command",
+    "hooks",
 ]
 """What a driver is for."""
 
@@ -39,8 +39,8 @@ GROUPS: Final[Mapping[Kind, str]] = MappingProxyType(
         "admission": "converge.admission",
         "trust": "converge.trust",
         "agent": "converge.agents",
-        "hooks": "converge.hooks",
         "command": "converge.commands",
+        "hooks": "converge.hooks",
     }
 )
 """The entry-point group of each kind."""

@@ -63,9 +63,9 @@ class DriverSpecs:
         """The agent class called `name`."""
 
     @hookspec(firstresult=True)
-    def converge_find_hooks(self, name: str) -> object | None:
-        """The lifecycle listener called `name`: what wants to know of events in a runtime."""
-
-    @hookspec(firstresult=True)
     def converge_find_command(self, name: str) -> object | None:
         """The subcommand of `converge` called `name`: a `click.Command`."""
+
+    @hookspec(firstresult=True)
+    def converge_find_hooks(self, name: str) -> object | None:
+        """The lifecycle listener called `name`: what wants to know of events in a runtime."""

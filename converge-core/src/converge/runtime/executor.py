@@ -139,6 +139,7 @@ class StandardExecutor:
         self._on_stores = (task_manager, pool_manager, self._ballots, moves)
         self._routes = self._built_in(moves)
         self._routes |= {kind: _Route(kind.__name__, call) for kind, call in (custom_handlers or {}).items()}
+        self._found: dict[type, _Route] = {}  # by the very class of a decision
         self._task_of: dict[type[Decision], Callable[[Any], Task | None]] = {
             SubmitTask: lambda decision: decision.task,
             ClaimTask: lambda decision: self._task_manager().get_task(decision.task_id),
@@ -184,8 +185,11 @@ class StandardExecutor:
         return any(manager is not None and manager.blocking for manager in self._on_stores)
 
     def _route(self, decision: object) -> _Route:
-        route = _nearest(self._routes, decision)
-        return _Route(type(decision).__name__, _no_handler) if route is None else route
+        kind = type(decision)
+        if (route := self._found.get(kind)) is None:
+            found = _nearest(self._routes, decision)
+            route = self._found[kind] = _Route(kind.__name__, _no_handler) if found is None else found
+        return route
 
     async def _on_stores_together(self, others: list[Decision], moving: list[Decision]) -> list[Outcome]:
         """Carry out `others` one by one, and then together what `moving` does to tasks."""
@@ -316,7 +320,8 @@ class StandardExecutor:
         message = decision.message
         if message.sender not in ("", self.agent_id):
             raise Refused(f"the sender is {message.sender}; {self.agent_id} sends in its own name only")
-        return message if message.sender else message.evolve(sender=self.agent_id)
+        signed_by_network = self._network is not None and self._network.signs_for(self.agent_id)
+        return message if message.sender or signed_by_network else message.evolve(sender=self.agent_id)
 
     async def _invoke(self, decision: InvokeTool) -> object:
         name = decision.tool_name

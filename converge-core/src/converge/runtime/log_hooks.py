@@ -20,7 +20,10 @@ _log = logging.getLogger("converge.lifecycle")
 
 
 class LogHooks:
-    """Logs what happens, at INFO, and failures at WARNING, to the logger `converge.lifecycle`; never a payload."""
+    """Logs what happens to the logger `converge.lifecycle`, never a payload: failures at WARNING, all else at INFO.
+
+    A refused decision is no failure: of several agents that claim one task, all but one are refused.
+    """
 
     @hookimpl
     def converge_agent_started(self, agent: Agent) -> None:
@@ -52,7 +55,7 @@ class LogHooks:
         """Log it."""
         log_struct(
             _log,
-            logging.WARNING,
+            logging.WARNING if outcome.status == "failed" else logging.INFO,
             f"decision {outcome.status}",
             agent=agent.id,
             decision=type(outcome.decision).__name__,

@@ -46,6 +46,7 @@ __all__ = ["STOP_TIMEOUT_SEC", "AgentRuntime", "Inbox"]
 
 STOP_TIMEOUT_SEC = 10.0
 _PENDING_SHOWN = 32
+_MESSAGES_AT_ONCE = 64
 # A stop cancels the loop, then takes four steps; each has this long. With the grace for what ignores being cancelled
 # that is less than STOP_TIMEOUT_SEC.
 _LOOP_END_SEC = 0.5
@@ -327,7 +328,7 @@ class AgentRuntime:
         messages: list[Message] = []
         try:
             tasks, changed = await self._look()
-            messages = [self._alone.popleft()] if self._alone else self._inbox.poll()
+            messages = [self._alone.popleft()] if self._alone else self._inbox.poll(_MESSAGES_AT_ONCE)
             await settled(agent.on_tick, list(messages), tasks)
             if agent.state is not AgentState.OFFLINE and (messages or changed or self._tool_results()):
                 await self._decide(list(messages), tasks)
@@ -442,7 +443,15 @@ class AgentRuntime:
     # -- beside the loop: each is one step of a job
 
     async def _listen(self) -> None:
-        message = await self.transport.receive_verified(self._registry, allow_unsigned=self._registry is None)
+        """Take the next message, and what has come with it, before the loop is woken."""
+        await self._take(await self._receive())
+        for _ in range(min(self.transport.waiting, _MESSAGES_AT_ONCE - 1)):
+            await self._take(await self._receive())
+
+    async def _receive(self) -> Message | None:
+        return await self.transport.receive_verified(self._registry, allow_unsigned=self._registry is None)
+
+    async def _take(self, message: Message | None) -> None:
         if message is None:
             self._count("converge_messages_refused_total")
             return
@@ -453,8 +462,8 @@ class AgentRuntime:
             await self._acknowledge([message])
             return
         await self._inbox.push(message)
-        self._count("converge_messages_received_total")
         self._scheduler.notify()
+        self._count("converge_messages_received_total")
         await self._teller.tell("message_received", message=message)
 
     async def _on_store(self, call: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401  # passes through

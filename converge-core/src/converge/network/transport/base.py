@@ -46,6 +46,11 @@ class Transport(ABC):
         nothing.
         """
 
+    @property
+    def waiting(self) -> int:
+        """How many messages `receive` can give at once, as far as that is known; this default knows of none."""
+        return 0
+
     @abstractmethod
     async def start(self) -> None:
         """Be reachable when this returns. A failed start leaves nothing running; bind errors stay `OSError`."""

@@ -116,6 +116,11 @@ class LocalTransport(Transport):
         self._maxsize = maxsize
         self._mailbox: Mailbox[Snapshot] | None = None
 
+    @property
+    def waiting(self) -> int:
+        """How many messages are in the mailbox."""
+        return 0 if self._mailbox is None else len(self._mailbox)
+
     async def start(self) -> None:
         """Register with the registry, subscriptions included; takes over from another transport of the same id."""
         if self._mailbox is None:

@@ -31,6 +31,10 @@ class Mailbox(Generic[_T]):
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._closed = False
 
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._items)
+
     @property
     def full(self) -> bool:
         """Whether there is no room now."""

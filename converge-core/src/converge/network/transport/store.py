@@ -90,6 +90,11 @@ class StoreTransport(Transport):
         self._prune_at = 1024
         self._left: dict[str, str] = {}  # acknowledged, but the store did not take it: key, digest
 
+    @property
+    def waiting(self) -> int:
+        """How many messages are here and not received."""
+        return 0 if self._letters is None else len(self._letters)
+
     async def start(self) -> None:
         """Open the mailbox, which is made if it is not there, and take what waits in it."""
         if self._office is not None:

@@ -11,6 +11,7 @@ from websockets.asyncio.client import connect as websocket_connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 from websockets.uri import parse_uri
 
+from converge.network.transport.websocket.direct import AgentConnection
 from converge.network.transport.websocket.errors import (
     HubBusy,
     HubRefused,
@@ -20,12 +21,11 @@ from converge.network.transport.websocket.errors import (
 )
 from converge.network.transport.websocket.packets import MAX_PACKET_BYTES
 from converge.network.transport.websocket.protocol import ClientProtocol
+from converge.network.transport.websocket.pump import WRITE_LIMIT_BYTES
 from converge.network.transport.websocket.tls import client_context, is_loopback, peer_certificate_hash
 
 if TYPE_CHECKING:
     import os
-
-    from websockets.asyncio.client import ClientConnection
 
     from converge.core.identity import Identity
 
@@ -34,7 +34,6 @@ __all__ = ["HubAddress", "connect"]
 _PING_SEC = 20.0
 _CLOSE_TIMEOUT_SEC = 0.5  # the runtime gives a transport two seconds to stop
 _RECEIVED_PACKETS = 16
-_WRITE_LIMIT_BYTES = 32 * 1024
 _log = logging.getLogger(f"{__name__}.websockets")
 
 
@@ -78,7 +77,7 @@ class _Connect(websocket_connect):
         return exc
 
 
-async def connect(address: HubAddress, identity: Identity, timeout: float) -> tuple[ClientConnection, ClientProtocol]:
+async def connect(address: HubAddress, identity: Identity, timeout: float) -> tuple[AgentConnection, ClientProtocol]:
     """An open connection to the hub at `address`, each side having proved its key, within `timeout` seconds.
 
     Raises `HubUnreachable`, `HubBusy` or `HubRefused`; nothing is left open then.
@@ -101,14 +100,14 @@ async def connect(address: HubAddress, identity: Identity, timeout: float) -> tu
         raise HubRefused(address.uri, f"this is no hub ({error})") from error
 
 
-async def _connect(address: HubAddress, identity: Identity) -> tuple[ClientConnection, ClientProtocol]:
+async def _connect(address: HubAddress, identity: Identity) -> tuple[AgentConnection, ClientProtocol]:
     tls: dict[str, Any] = {} if address.context is None else {"ssl": address.context}
     connection = await _Connect(
         address.uri,
         compression=None,
         max_size=MAX_PACKET_BYTES,
         max_queue=_RECEIVED_PACKETS,
-        write_limit=_WRITE_LIMIT_BYTES,
+        write_limit=WRITE_LIMIT_BYTES,
         open_timeout=None,  # the caller has one for all of it
         ping_interval=_PING_SEC,
         ping_timeout=_PING_SEC,
@@ -116,8 +115,10 @@ async def _connect(address: HubAddress, identity: Identity) -> tuple[ClientConne
         proxy=None if address.is_local else True,
         user_agent_header=None,
         logger=_log,
+        create_connection=AgentConnection,
         **tls,
     )
+    assert isinstance(connection, AgentConnection)
     try:
         return connection, await _prove(connection, address, identity)
     except BaseException as error:
@@ -130,7 +131,7 @@ async def _connect(address: HubAddress, identity: Identity) -> tuple[ClientConne
         raise
 
 
-async def _prove(connection: ClientConnection, address: HubAddress, identity: Identity) -> ClientProtocol:
+async def _prove(connection: AgentConnection, address: HubAddress, identity: Identity) -> ClientProtocol:
     certificate_hash = peer_certificate_hash(connection.transport.get_extra_info("ssl_object"))
     protocol = ClientProtocol(identity, certificate_hash, address.hub_id, MAX_PACKET_BYTES)
     await connection.send(protocol.hello(await connection.recv()))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
 from websockets.asyncio.server import ServerConnection
 
+from converge.network.transport.websocket.direct import Direct
 from converge.network.transport.websocket.progress import MessageProgress
 
 if TYPE_CHECKING:
-    import asyncio
     from collections import Counter
 
     from websockets.asyncio.server import Server
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["HubConnection"]
 
 
-class HubConnection(ServerConnection):
+class HubConnection(Direct, ServerConnection):
     """A connection that the gate has let in, or has aborted. `opened_at` is a time of the event loop."""
 
     def __init__(
@@ -65,10 +66,13 @@ class HubConnection(ServerConnection):
         """Whether a message began more than `timeout` seconds ago and has not ended."""
         return self._progress.since is not None and now - self._progress.since > timeout
 
-    @property
-    def unsent_bytes(self) -> int:
-        """What was sent and is still in this process."""
-        return self.transport.get_write_buffer_size()
+    async def dismiss(self, code: int, reason: str, timeout: float) -> None:
+        """Close with `code`, or at once when the other side takes nothing for `timeout` seconds."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self.close(code, reason)
+        except TimeoutError:
+            self.abort()
 
     def abort(self) -> None:
         """End the connection at once."""

@@ -17,6 +17,7 @@ from converge.network.transport.websocket.gate import Gate
 from converge.network.transport.websocket.limits import HubLimits
 from converge.network.transport.websocket.member import Member
 from converge.network.transport.websocket.protocol import HubProtocol
+from converge.network.transport.websocket.pump import WRITE_LIMIT_BYTES
 from converge.network.transport.websocket.router import Router
 from converge.network.transport.websocket.tls import is_loopback, own_certificate_hash, server_context
 
@@ -34,7 +35,6 @@ __all__ = ["WebSocketHub"]
 
 _FLUSH_SEC = 1.0
 _RECEIVED_PACKETS = 16
-_WRITE_LIMIT_BYTES = 32 * 1024
 _log = logging.getLogger(__name__)
 _library_log = logging.getLogger(f"{__name__}.websockets")
 
@@ -152,7 +152,7 @@ class WebSocketHub:
             compression=None,  # what one byte can be made to cost is then bounded
             max_size=limits.max_packet_bytes,
             max_queue=_RECEIVED_PACKETS,
-            write_limit=_WRITE_LIMIT_BYTES,
+            write_limit=WRITE_LIMIT_BYTES,
             open_timeout=limits.handshake_timeout_sec,
             ping_interval=limits.ping_interval_sec,
             ping_timeout=limits.ping_interval_sec,
@@ -179,7 +179,13 @@ class WebSocketHub:
             for connection in self._gate.connections():
                 if not connection.is_authenticated:
                     connection.abort()
-            await server.wait_closed()
+            try:
+                async with asyncio.timeout(self.limits.close_timeout_sec):
+                    await server.wait_closed()
+            except TimeoutError:
+                for connection in self._gate.connections():
+                    connection.abort()
+                await server.wait_closed()
             await asyncio.wait({watch, *self._closing})
 
     async def _flush(self) -> None:
@@ -207,7 +213,7 @@ class WebSocketHub:
         except ProtocolViolation as violation:
             self.counters[f"closed_{violation.code.name.lower()}"] += 1
             _log.info("%s: closing %s", connection.remote_address, violation)
-            await connection.close(violation.code, violation.reason[:100])
+            await connection.dismiss(violation.code, violation.reason[:100], self.limits.close_timeout_sec)
         except TimeoutError:
             self.counters["closed_handshake_timeout"] += 1
             connection.abort()
@@ -239,7 +245,7 @@ class WebSocketHub:
             del self._members[member.peer.id]
 
     def _close(self, connection: HubConnection, code: CloseCode, reason: str) -> None:
-        task = asyncio.create_task(connection.close(code, reason))
+        task = asyncio.create_task(connection.dismiss(code, reason, self.limits.close_timeout_sec))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
-from websockets.exceptions import ConnectionClosed
 
 from converge.core.limits import MAX_TEXT_BYTES
 from converge.network.transport.websocket.errors import CloseCode, ProtocolViolation
 from converge.network.transport.websocket.outbox import Outbox
 from converge.network.transport.websocket.packets import Lost, Request, encode_lost, encode_reply
 from converge.network.transport.websocket.protocol import Confirmed, Messages
+from converge.network.transport.websocket.pump import Pump
 from converge.network.transport.websocket.router import Peer
 
 if TYPE_CHECKING:
@@ -24,6 +22,9 @@ if TYPE_CHECKING:
     from converge.network.transport.websocket.router import Router
 
 __all__ = ["Member"]
+
+_SMALL_PACKET_BYTES = 4096
+"""What is carried in the callback in which it came; larger packets may hold many broadcasts, which take turns."""
 
 _OFFERS_IN_A_ROW = 2048
 """After so many the others get their turn: a broadcast to thousands is that many."""
@@ -38,15 +39,16 @@ class Member:
         outbox = Outbox(limits.max_waiting_messages, limits.max_waiting_bytes, limits.max_packet_bytes)
         outbox.confirm_within(limits.terms.window_messages, limits.terms.window_bytes)
         self.peer = Peer(protocol.client_id, protocol.client_key, outbox)
-        self._writing_since: float | None = None
-        self._unsent = 0
+        outbox.on_low = self._release
+        connection.on_packet = self._take_at_once
+        self._pump = Pump(connection, outbox, lambda: router.carries_many)
 
     async def serve(self) -> None:
         """Read and write until the connection ends, which raises `ConnectionClosed`, or `ProtocolViolation`."""
-        writer = asyncio.create_task(self._write(), name=f"converge-hub-{self.peer.id[:8]}")
+        writer = asyncio.create_task(self._pump.run(), name=f"converge-hub-{self.peer.id[:8]}")
         try:
             while True:
-                event = self._protocol.receive(await self.connection.recv())
+                event = self._protocol.receive(await self.connection.next_packet())
                 if isinstance(event, Messages):
                     await self._route(event.frames)
                 elif isinstance(event, Confirmed):
@@ -61,40 +63,41 @@ class Member:
 
     def is_stalled(self, now: float, timeout: float) -> bool:
         """Whether the reader has taken nothing for `timeout` seconds while something is being sent to it."""
-        if self._writing_since is None:
-            return False
-        unsent = self.connection.unsent_bytes
-        if unsent < self._unsent:
-            self._writing_since = now
-        self._unsent = unsent
-        return now - self._writing_since > timeout
+        return self._pump.is_stalled(now, timeout)
 
-    async def _write(self) -> None:
-        outbox, connection = self.peer.outbox, self.connection
-        with suppress(ConnectionClosed):  # the reader raises it too
-            while True:
-                packet = outbox.next()
-                if self.peer.held and outbox.is_low:
-                    self._router.release(self.peer)
-                if packet is None:
-                    await outbox.waiting.wait()
-                    continue
-                self._writing_since = time.monotonic()
-                self._unsent = connection.unsent_bytes + len(packet)
-                await connection.send(packet)
-                self._writing_since = None
+    def _take_at_once(self, packet: bytes) -> bool:
+        frames = self._protocol.messages_in(packet) if len(packet) <= _SMALL_PACKET_BYTES else None
+        if frames is None:
+            return False
+        lost: list[Lost] = []
+        self._router.carries_many = len(frames) > 1
+        for frame in frames:
+            self._router.route(self.peer, frame, lost)
+        self._carried(frames, lost)
+        return True
+
+    def _carried(self, frames: list[bytes], lost: list[Lost]) -> None:
+        self._router.carries_many = False
+        self.peer.outbox.took(frames)
+        if lost and not self.peer.outbox.notify(encode_lost(lost)):
+            self._router.counters["dropped_notices"] += 1
+
+    def _release(self) -> None:
+        if self.peer.held:
+            self._router.release(self.peer)
 
     async def _route(self, frames: list[bytes]) -> None:
         router, peer, offers = self._router, self.peer, 0
         lost: list[Lost] = []
+        router.carries_many = len(frames) > 1
         for frame in frames:
             offers += router.route(peer, frame, lost)
             if offers >= _OFFERS_IN_A_ROW:
                 offers = 0
+                router.carries_many = False
                 await asyncio.sleep(0)
-        peer.outbox.took(frames)
-        if lost and not peer.outbox.notify(encode_lost(lost)):
-            router.counters["dropped_notices"] += 1
+                router.carries_many = True
+        self._carried(frames, lost)
 
     def _answer(self, request: Request) -> None:
         items: list[str] = []

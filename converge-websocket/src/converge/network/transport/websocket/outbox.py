@@ -14,7 +14,7 @@ from converge.network.transport.websocket.packets import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["CONFIRM_EVERY", "Full", "Outbox"]
 
@@ -32,8 +32,8 @@ class Outbox:
 
     `sent` counts the messages that were handed to the connection, `confirmed` those that the other side says it took,
     `received` those that came from it. For one event
-    loop; `waiting` is set while there is something to send, `drained` while there is not, and `room` whenever there may
-    be more room than before.
+    loop; `on_waiting` is called when there is something to send, `on_low` when little is left; `drained` is set while
+    there is nothing, and `room` whenever there may be more room than before.
     """
 
     def __init__(self, max_messages: int, max_bytes: int, max_packet_bytes: int) -> None:
@@ -49,8 +49,10 @@ class Outbox:
         self._announced = self._unannounced_bytes = 0
         self._confirm_now = False
         self.sent = self.confirmed = self.received = 0
-        self.waiting, self.drained, self.room = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.drained, self.room = asyncio.Event(), asyncio.Event()
         self.drained.set()
+        self.on_waiting: Callable[[], None] | None = None
+        self.on_low: Callable[[], None] | None = None
 
     def __len__(self) -> int:
         """How many messages wait."""
@@ -94,10 +96,10 @@ class Outbox:
         """Add the frame of a message, or say which bound refuses it."""
         full = self.full_for(len(frame))
         if full is None:
-            if not self._frames:
-                self._wake()
             self._frames.append(frame)
             self._bytes += len(frame)
+            if len(self._frames) == 1:
+                self._wake()
         return full
 
     def notify(self, packet: bytes) -> bool:
@@ -110,7 +112,7 @@ class Outbox:
         return True
 
     def next(self) -> bytes | None:
-        """The packet to send now; None, and `waiting` cleared, when there is nothing."""
+        """The packet to send now, or None."""
         if self._confirm_now:
             self._confirm_now, self._announced, self._unannounced_bytes = False, self.received, 0
             return encode_count(self.received)
@@ -120,13 +122,13 @@ class Outbox:
             return packet
         if self._frames:
             return encode_messages(self._take())
-        self.waiting.clear()
         self.drained.set()
         return None
 
     def _wake(self) -> None:
         self.drained.clear()
-        self.waiting.set()
+        if self.on_waiting is not None:
+            self.on_waiting()
 
     def _take(self) -> Sequence[bytes]:
         frames, before = self._frames, self._bytes
@@ -148,6 +150,8 @@ class Outbox:
         self._in_flight.append((self.sent, before - self._bytes))
         self._flight_bytes += before - self._bytes
         self.room.set()
+        if self.on_low is not None and self.is_low:
+            self.on_low()
         return frames
 
     def take_all(self) -> list[bytes]:

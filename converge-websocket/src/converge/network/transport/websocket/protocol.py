@@ -97,6 +97,7 @@ HubEvent: TypeAlias = Messages | Confirmed | Request
 ClientEvent: TypeAlias = Messages | Confirmed | Replied | LostMessages | Gone | Busy | Ready
 """What a hub says."""
 
+_MESSAGES = bytes([Kind.MESSAGES])
 _HUB_TAKES: dict[Kind, Callable[[bytes], HubEvent]] = {
     Kind.MESSAGES: lambda packet: Messages(decode_messages(packet)),
     Kind.CONFIRMED: lambda packet: Confirmed(decode_count(packet)),
@@ -158,6 +159,15 @@ class _Machine:
             return decode(packet)
 
         return self._attempt(read, packet)
+
+    def messages_in(self, packet: bytes) -> list[bytes] | None:
+        """The frames of a packet of messages; None for any other one, which `receive` takes or refuses."""
+        if self._state is not _State.OPEN or packet[:1] != _MESSAGES or len(packet) > self._max_packet:
+            return None
+        try:
+            return decode_messages(packet)
+        except ProtocolViolation:
+            return None
 
 
 class HubProtocol(_Machine):

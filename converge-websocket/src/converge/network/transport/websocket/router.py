@@ -66,6 +66,8 @@ class Router:
         self._subscribers: dict[bytes, dict[Peer, None]] = {}
         self._watchers: dict[str, set[Peer]] = {}
         self.counters: Counter[str] = Counter()
+        self.carries_many = False
+        """Whether more messages are about to be carried in this turn of the event loop."""
 
     @property
     def peers(self) -> Collection[Peer]:
@@ -152,9 +154,10 @@ class Router:
                 del self._subscribers[key]
 
     def present(self, peer: Peer, ids: Iterable[str]) -> list[str]:
-        """Those of `ids` that are here; `peer` is told when one of them leaves, as far as the bound allows."""
+        """Those of `ids` that are here; `peer` is told when one is busy, or leaves (as far as the bound allows)."""
         found = [agent_id for agent_id in ids if agent_id in self._peers]
         for agent_id in found:
+            self._hold_back(peer, self._peers[agent_id])
             if len(peer.watched) < self._limits.max_watched:
                 peer.watched.add(agent_id)
                 self._watchers.setdefault(agent_id, set()).add(peer)
@@ -186,11 +189,16 @@ class Router:
         if target is None:
             self.counters["dropped_not_connected"] += 1
             self._lost(routing, "not_connected", lost)
-        elif not self._offer(target, frame):
+            return
+        if not self._offer(target, frame):
             self._lost(routing, "outbox_full", lost)
-        elif target.outbox.is_filling and peer not in target.held:
+        self._hold_back(peer, target)
+
+    def _hold_back(self, peer: Peer, target: Peer) -> None:
+        """Tell `peer` once that `target` is busy, if it is."""
+        if target.outbox.is_filling and peer not in target.held:
             target.held.add(peer)
-            self._notify(peer, encode_ids(Kind.BUSY, [recipient]))
+            self._notify(peer, encode_ids(Kind.BUSY, [target.id]))
 
     def _route_to_many(self, peer: Peer, keys: Collection[bytes], frame: bytes) -> int:
         audience: Iterable[Peer]

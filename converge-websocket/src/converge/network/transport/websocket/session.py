@@ -5,25 +5,27 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from websockets.exceptions import ConnectionClosed
 
 from converge.network.transport.websocket.errors import CloseCode, HubUnreachable, ProtocolViolation
 from converge.network.transport.websocket.packets import MAX_ITEMS, Lost, encode_request
 from converge.network.transport.websocket.protocol import Busy, Confirmed, Gone, LostMessages, Messages, Ready
+from converge.network.transport.websocket.pump import Pump
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
-    from websockets.asyncio.client import ClientConnection
-
+    from converge.network.transport.websocket.direct import AgentConnection
     from converge.network.transport.websocket.inbox import Inbox
     from converge.network.transport.websocket.outbox import Outbox
     from converge.network.transport.websocket.protocol import ClientEvent, ClientProtocol
 
 __all__ = ["Session"]
+
+_T = TypeVar("_T")
 
 _CONFIRM_SEC = 0.5
 _CLOSE_SEC = 1.0
@@ -36,7 +38,7 @@ class Session:
     def __init__(
         self,
         uri: str,
-        connection: ClientConnection,
+        connection: AgentConnection,
         protocol: ClientProtocol,
         outbox: Outbox,
         inbox: Inbox,
@@ -48,6 +50,8 @@ class Session:
         self._number = 0
         self._confirming: asyncio.TimerHandle | None = None
         self._is_over = False
+        self._pump = Pump(connection, outbox)
+        connection.on_packet = self._take_at_once
         self._busy: dict[str, asyncio.Event] = {}
         self.routes: set[str] = set()
 
@@ -68,7 +72,7 @@ class Session:
 
     async def run(self) -> int:
         """Read and write until the connection is over; the code it was closed with (0: it broke)."""
-        tasks = {asyncio.create_task(self._read()), asyncio.create_task(self._write())}
+        tasks = {asyncio.create_task(self._read()), asyncio.create_task(self._pump.run())}
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -90,42 +94,66 @@ class Session:
             answers += await self._request(operation, items[start : start + MAX_ITEMS])
         return answers
 
+    async def ask(self, operation: str, items: Sequence[Any]) -> list[str] | None:
+        """As `request`; None when the inbox is full, behind which no answer can come until somebody receives."""
+        return await self._unless_full(self.request(operation, items))
+
+    async def _unless_full(self, work: Coroutine[None, None, _T]) -> _T | None:
+        working = asyncio.create_task(work)
+        filling = asyncio.create_task(self._inbox.full.wait())
+        tasks: set[asyncio.Task[Any]] = {working, filling}
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            return working.result() if working.done() else None
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
     def is_busy(self, agent_id: str) -> bool:
         """Whether so much waits for `agent_id` at the hub that nothing should be sent to it."""
         return agent_id in self._busy
 
     async def ready(self, agent_id: str) -> None:
-        """Return when `agent_id` is not busy, or not there any more."""
-        while (busy := self._busy.get(agent_id)) is not None:
-            await busy.wait()
+        """Return when `agent_id` is not busy, or not there any more, or the inbox is full, so that none can tell."""
+        while (busy := self._busy.get(agent_id)) is not None and self.is_reading:
+            await self._unless_full(busy.wait())
 
     async def _request(self, operation: str, items: Sequence[Any]) -> list[str]:
         if self._is_over:
             raise HubUnreachable(self._uri, "the connection has ended")
-        self._number = (self._number + 1) % 2**32
+        number = self._number = (self._number + 1) % 2**32
         answer: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
-        self._asked[self._number] = answer
+        self._asked[number] = answer
         try:
-            if not self._outbox.notify(encode_request(self._number, operation, items)):
+            if not self._outbox.notify(encode_request(number, operation, items)):
                 raise HubUnreachable(self._uri, "too many requests wait already")
             return await answer
         finally:
-            self._asked.pop(self._number, None)
+            del self._asked[number]
 
     async def _read(self) -> None:
         connection, protocol, inbox = self._connection, self._protocol, self._inbox
         with suppress(ConnectionClosed):
             while True:
-                event = protocol.receive(await connection.recv())
+                event = protocol.receive(await connection.next_packet())
                 if isinstance(event, Messages):
-                    inbox.extend(event.frames)
-                    self._outbox.took(event.frames)
-                    if self._confirming is None:
-                        self._confirming = connection.loop.call_later(_CONFIRM_SEC, self._confirm)
-                    if not inbox.room.is_set():
-                        await inbox.room.wait()
+                    self._took(event.frames)
+                    await inbox.room.wait()
                 else:
                     self._take(event)
+
+    def _take_at_once(self, packet: bytes) -> bool:
+        frames = self._protocol.messages_in(packet) if self._inbox.room.is_set() else None
+        if frames is not None:
+            self._took(frames)
+        return frames is not None
+
+    def _took(self, frames: list[bytes]) -> None:
+        self._inbox.extend(frames)
+        self._outbox.took(frames)
+        if self._confirming is None:
+            self._confirming = self._connection.loop.call_later(_CONFIRM_SEC, self._confirm)
 
     def _take(self, event: ClientEvent) -> None:
         if isinstance(event, Confirmed):
@@ -163,16 +191,6 @@ class Session:
     def _confirm(self) -> None:
         self._confirming = None
         self._outbox.confirm()
-
-    async def _write(self) -> None:
-        outbox, connection = self._outbox, self._connection
-        with suppress(ConnectionClosed):
-            while True:
-                packet = outbox.next()
-                if packet is None:
-                    await outbox.waiting.wait()
-                else:
-                    await connection.send(packet)
 
     def _end(self) -> None:
         self._is_over = True

@@ -103,6 +103,11 @@ class WebSocketTransport(Transport):
         self._ended: str | None = None
 
     @property
+    def waiting(self) -> int:
+        """How many messages came and are not received."""
+        return 0 if self._inbox is None else len(self._inbox)
+
+    @property
     def connected(self) -> bool:
         """Whether there is a connection to the hub at this moment."""
         return self._session is not None
@@ -145,15 +150,15 @@ class WebSocketTransport(Transport):
         inbox, outbox = self._inbox, self._outbox
         if runner is None or inbox is None or outbox is None:
             return
+        inbox.close("the transport was stopped; start() it again")
         try:
             await self._flush(outbox)
         finally:
             runner.cancel()
             await asyncio.wait({runner})
             self._inbox = self._outbox = None
-            inbox.end("the transport was stopped; start() it again")
             self._count("messages_lost", len(outbox.take_all()) + outbox.reconnected())
-            self._count("dropped_at_stop", inbox.clear())
+            self._count("dropped_at_stop", inbox.dropped)
 
     async def send(self, message: Message) -> None:
         """Hand `message` over to the connection; see `Transport.send` and the class."""
@@ -164,10 +169,7 @@ class WebSocketTransport(Transport):
         if len(frame) > session.max_message_bytes:
             raise _too_large(recipient, len(frame), session.max_message_bytes)
         if recipient is not None:
-            if session.is_busy(recipient):
-                await self._ready(session, recipient)
-            if recipient not in session.routes:
-                await self._find(session, recipient)
+            await self._route(session, recipient)
         if outbox.full_for(len(frame)) is not None:
             await self._room(outbox, len(frame), recipient)
         outbox.offer(frame)
@@ -195,7 +197,9 @@ class WebSocketTransport(Transport):
         """
         self._started()
         session = self._session or await self._connection(None)
-        found = await self._ask(session, "present", list(agent_ids))
+        found = await self._ask(session, list(agent_ids))
+        if found is None:
+            raise Undeliverable(None, "the inbox is full, and the answer would come behind it; receive first")
         session.routes.update(found)
         return set(found)
 
@@ -237,6 +241,20 @@ class WebSocketTransport(Transport):
             reason = f"there is no connection to the hub at {self._address.uri} since {self._timeout:g} s"
             raise Undeliverable(recipient, reason) from None
 
+    async def _route(self, session: Session, recipient: str) -> None:
+        """Return when the recipient is there and ready.
+
+        While the inbox is full an answer would come behind what has no room in it: then that is not known, and what is
+        lost is reported.
+        """
+        while session.is_reading:  # else nobody can say
+            if recipient not in session.routes:
+                await self._find(session, recipient)
+            elif session.is_busy(recipient):
+                await self._ready(session, recipient)
+            else:
+                return
+
     async def _ready(self, session: Session, recipient: str) -> None:
         try:
             async with asyncio.timeout(self._timeout):
@@ -246,19 +264,19 @@ class WebSocketTransport(Transport):
             raise Undeliverable(recipient, reason) from None
 
     async def _find(self, session: Session, recipient: str) -> None:
-        if not session.is_reading:
-            return  # the answer would come behind what has no room in the inbox; a loss will be reported
-        if not await self._ask(session, "present", [recipient]):
+        found = await self._ask(session, [recipient])
+        if found == []:
             raise Undeliverable(
                 recipient,
                 f"no agent of that id is connected to the hub at {self._address.uri}; start it, or try again later",
             )
-        session.routes.add(recipient)
+        session.routes.update(found or ())
 
-    async def _ask(self, session: Session, operation: str, items: list[str]) -> list[str]:
+    async def _ask(self, session: Session, agent_ids: list[str]) -> list[str] | None:
+        """Who is there; None when that cannot be known because the inbox is full."""
         try:
             async with asyncio.timeout(self._timeout):
-                return await session.request(operation, items)
+                return await session.ask("present", agent_ids)
         except TimeoutError:
             raise Undeliverable(None, f"the hub at {self._address.uri} did not answer in {self._timeout:g} s") from None
         except HubUnreachable as error:
@@ -279,7 +297,7 @@ class WebSocketTransport(Transport):
         if session is not None:
             try:
                 async with asyncio.timeout(self._timeout):
-                    await session.request(operation, [topic.wire_fields])
+                    await session.ask(operation, [topic.wire_fields])  # with a full inbox it is in force soon
             except (TimeoutError, HubUnreachable) as error:  # the next connection begins with all subscriptions
                 _log.info("%s of %s waits for the next connection: %s", operation, topic, error)
 
