@@ -159,7 +159,7 @@ def test_the_transports_and_commands_that_are_found_are_those_of_the_installed_d
         "print(json.dumps([[each.name for each in manager.list(kind)] for kind in ('transport', 'command')]))"
     )
     brought = WEBSOCKET in environment.modes
-    assert environment.evaluate(code) == [["local", "websocket"] if brought else ["local"], ["hub"] if brought else []]
+    assert environment.evaluate(code) == [["local", "store", *["websocket"] * brought], ["hub"] * brought]
 
 
 def test_the_command_is_there_when_the_cli_is_installed_and_only_then(environment: Environment) -> None:

@@ -47,6 +47,30 @@ async def test_an_agent_asks_another_from_its_decide_and_is_not_shown_the_answer
     assert client.payloads == [[]]
 
 
+async def test_an_agent_asks_while_it_starts_and_stops_and_misses_nothing_that_comes_meanwhile(world: World) -> None:
+    server, peer = Answering(), await world.peer()
+    await world.started(server)
+    answers: list[object] = []
+
+    class Asking(Scripted):
+        async def on_start(self) -> None:
+            await peer.tell(self.id, "meanwhile")
+            await self.ask()
+
+        async def on_stop(self) -> None:
+            await self.ask()
+
+        async def ask(self) -> None:
+            request = Message(recipient=server.id, payload={"n": 1})
+            answers.append((await self.context.network.request(request, PATIENCE_SEC)).payload["n"])
+
+    agent = Asking()
+    runtime = await world.started(agent)
+    await until(lambda: ["meanwhile"] in agent.payloads)
+    await runtime.stop()
+    assert answers == [2, 2]
+
+
 async def test_a_signed_message_that_comes_twice_is_shown_once_with_nothing_configured(world: World) -> None:
     agent, peer = Scripted(), await world.peer()
     await world.started(agent)

@@ -43,6 +43,8 @@ class AgentNetwork:
         self.requests = Requests()
         self.is_read = False
         """Whether somebody reads the transport and hands answers to `requests`; else `request` reads by itself."""
+        self.read: Callable[[], Awaitable[Message | None]] = transport.receive_verified
+        """How the next message is read and checked; None for one that is refused."""
         self._on_sent = on_sent
         self._reading = asyncio.Lock()
         self._unread: deque[Message] = deque()
@@ -187,6 +189,12 @@ class AgentNetwork:
                     if not self._unread:  # a request may have read one meanwhile
                         await self._read_one()
 
+    def unread(self) -> list[Message]:
+        """What was read while a request waited and answered none; it is for the caller now."""
+        messages = [*self._unread]
+        self._unread.clear()
+        return messages
+
     async def _read_until(self, answer: asyncio.Future[Message]) -> Message:
         while not answer.done():
             async with self._reading:
@@ -195,7 +203,7 @@ class AgentNetwork:
         return answer.result()
 
     async def _read_one(self) -> None:
-        message = await self.transport.receive_verified()
+        message = await self.read()
         if message is None:
             return
         if self.requests.take(message):

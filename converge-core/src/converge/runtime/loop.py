@@ -116,7 +116,7 @@ class AgentRuntime:
         self._receive_timeout, self._release_interval = receive_timeout_sec, claim_ttl_interval_sec
         self._teller = Teller(agent, lifecycle)
         self._network = AgentNetwork(transport, discovery_service, on_sent=self._teller.sent)
-        self._network.is_read = True
+        self._network.read = self._receive
         self._presence = Presence(agent, self._network, agent_descriptor, self._on_store)
         self._store_thread = StoreThread()
         kwargs = {
@@ -281,12 +281,16 @@ class AgentRuntime:
 
     async def _work(self) -> None:
         """Run the loop, and the jobs beside it, until the loop ends or `stop` is called."""
+        for message in self._network.unread():  # which came while on_start waited for an answer
+            await self._take(message)
+        self._network.is_read = True
         tasks = [asyncio.create_task(job) for job in (self._loop(), self._stopping.wait(), *self._jobs())]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
+            self._network.is_read = False
             for task in tasks:
                 task.cancel()
             _, left = await asyncio.wait(tasks, timeout=_LOOP_END_SEC)
