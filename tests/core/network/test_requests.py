@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,10 +11,12 @@ import pytest
 from converge.core.agent import Agent
 from converge.core.identity import Identity
 from converge.core.message import Message
+from converge.extensions.storage.memory import MemoryStore
 from converge.network.errors import Undeliverable
 from converge.network.network import AgentNetwork
 from converge.network.requests import MAX_REQUESTS, Requests
 from converge.network.transport.local import LocalTransport, LocalTransportRegistry
+from converge.network.transport.store import StoreTransport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -93,6 +96,42 @@ async def test_what_is_no_answer_waits_for_who_receives(parties: list[Party]) ->
     await bob.network.send(request.reply({}))
     await asking
     assert [(await alice.network.receive(PATIENCE)).payload["n"] for _ in range(2)] == ["before", "between"]
+
+
+async def test_who_receives_while_a_request_reads_gets_what_is_no_answer_at_once(parties: list[Party]) -> None:
+    alice, bob, carol = parties
+    asking = asyncio.create_task(alice.network.request(to(bob), PATIENCE))
+    request = await bob.network.receive(PATIENCE)
+    receiving = asyncio.create_task(alice.network.receive(PATIENCE))
+    await asyncio.sleep(0)
+    await carol.network.send(to(alice, payload={"n": "for who receives"}))
+    assert (await receiving).payload == {"n": "for who receives"}
+    await bob.network.send(request.reply({}))
+    await asking
+
+
+async def test_an_answer_is_acknowledged_and_what_is_none_is_left_to_who_receives_it() -> None:
+    store, identities = MemoryStore(), [Identity.generate() for _ in range(2)]
+    networks = []
+    async with AsyncExitStack() as stack:
+        for identity in identities:
+            transport = await stack.enter_async_context(StoreTransport(identity.fingerprint, store))
+            networks.append(AgentNetwork(transport))
+            networks[-1].register_agent(Agent(identity))
+        alice, bob = networks
+        asking = asyncio.create_task(
+            alice.request(Message(recipient=identities[1].fingerprint), PATIENCE),
+        )
+        request = await bob.receive(PATIENCE)
+        await bob.send(Message(recipient=identities[0].fingerprint, payload={"n": "no answer"}))
+        await bob.send(request.reply({}))
+        await asking
+    async with StoreTransport(identities[0].fingerprint, store) as again:
+        left = await again.receive_verified(timeout=PATIENCE)
+        assert left is not None
+        assert left.payload == {"n": "no answer"}
+        with pytest.raises(TimeoutError):
+            await again.receive(0)
 
 
 async def test_nobody_else_can_give_the_answer(parties: list[Party]) -> None:

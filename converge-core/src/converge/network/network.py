@@ -178,6 +178,7 @@ class AgentNetwork:
     async def receive(self, timeout: float | None = None) -> Message:
         """The next message that passes the transport's checks and answers no request. For who has no runtime.
 
+        Acknowledge it (`transport.acknowledge`) once it is handled, so that no transport delivers it again.
         Raises `TimeoutError`, and what `Transport.receive_verified` raises.
         """
         async with asyncio.timeout(timeout):
@@ -185,7 +186,8 @@ class AgentNetwork:
                 if self._unread:
                     return self._unread.popleft()
                 async with self._reading:
-                    await self._read_one()
+                    if not self._unread:  # a request may have read one meanwhile
+                        await self._read_one()
 
     def unread(self) -> list[Message]:
         """What was read while a request waited and answered none; it is for the caller now."""
@@ -202,11 +204,14 @@ class AgentNetwork:
 
     async def _read_one(self) -> None:
         message = await self.read()
-        if message is not None and not self.requests.take(message):
-            if len(self._unread) >= MAX_REQUESTS:
-                self.requests.counters["dropped_unread"] += 1
-            else:
-                self._unread.append(message)
+        if message is None:
+            return
+        if self.requests.take(message):
+            await self.transport.acknowledge([message])
+        elif len(self._unread) < MAX_REQUESTS:
+            self._unread.append(message)
+        else:
+            self.requests.counters["dropped_unread"] += 1
 
     async def broadcast(self, message: Message) -> Message:
         """Send `message` to everybody, whatever its recipient and topics were; as `send`.

@@ -52,7 +52,7 @@ class BoundsContract(TransportFixtures):
     @with_agents
     async def test_what_an_agent_that_reads_nothing_does_not_get_is_refused_or_counted(self, agents: Agents) -> None:
         alice, bob = await agents.start(2)
-        flood = _Flood(alice, bob)
+        flood = _Flood(alice, bob, self.padding_bytes)
         sending = asyncio.create_task(flood.send(self.waiting_messages))
         await asyncio.wait({sending}, timeout=self.blocked_sec)
         unread = flood.accepted
@@ -69,7 +69,7 @@ class BoundsContract(TransportFixtures):
         await lazy.subscribe(_NEWS)
         await keen.subscribe(_NEWS)
         for number in range(self.waiting_messages):
-            await alice.send(number, topics=[_NEWS])
+            await alice.post(alice.message(number, topics=[_NEWS], padding_bytes=self.padding_bytes))
             assert await keen.numbers(1) == [number]
         ending = asyncio.create_task(_Flood(alice, lazy).send(0))
         received = await lazy.until(_END)
@@ -98,15 +98,16 @@ class BoundsContract(TransportFixtures):
 class _Flood:
     """Messages to one agent, as fast as they are taken."""
 
-    def __init__(self, sender: Party, recipient: Party) -> None:
-        self._sender, self._recipient = sender, recipient
+    def __init__(self, sender: Party, recipient: Party, padding_bytes: int = 0) -> None:
+        self._sender, self._recipient, self._padding_bytes = sender, recipient, padding_bytes
         self.accepted = self.refused = 0
 
     async def send(self, count: int) -> None:
         """So many, one after the other, and then the end, until it is taken."""
         for number in range(count):
             try:
-                await self._sender.transport.send(self._sender.message(number, self._recipient))
+                message = self._sender.message(number, self._recipient, padding_bytes=self._padding_bytes)
+                await self._sender.transport.send(message)
                 self.accepted += 1
             except Undeliverable:
                 self.refused += 1

@@ -51,10 +51,13 @@ class Party:
     def id(self) -> str:
         return self.identity.fingerprint
 
-    def message(self, number: int, to: Party | None = None, topics: Iterable[Topic] = ()) -> Message:
+    def message(
+        self, number: int, to: Party | None = None, topics: Iterable[Topic] = (), padding_bytes: int = 0
+    ) -> Message:
         """A signed message with `number` as its content."""
         recipient = None if to is None else to.id
-        return Message(recipient=recipient, topics=[*topics], payload={"n": number}).sign(self.identity)
+        payload = {"n": number, "padding": bytes(padding_bytes)} if padding_bytes else {"n": number}
+        return Message(recipient=recipient, topics=[*topics], payload=payload).sign(self.identity)
 
     async def start(self) -> None:
         await self.within(self.transport.start())
@@ -147,8 +150,10 @@ class TransportFixtures:
     max_message_bytes: ClassVar[int] = DEFAULT_FRAME_BYTES
     """The size of the largest message that travels, as the frame that `Message.to_bytes` gives."""
     waiting_messages: ClassVar[int] = 1100
-    """So many small messages are more than can wait for an agent that reads nothing. Make the bound of your transports
-    small in `medium` and give a smaller number here, and the tests are quick."""
+    """So many messages are more than can wait for an agent that reads nothing. Make the bound of your transports small
+    in `medium` and give a smaller number here, and the tests are quick."""
+    padding_bytes: ClassVar[int] = 0
+    """What each of them carries besides, where the buffers of an operating system hold too many small ones."""
     patience: ClassVar[float] = 10.0
     """After how many seconds a call is taken for blocked."""
     blocked_sec: ClassVar[float] = 0.5
