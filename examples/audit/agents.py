@@ -1,8 +1,8 @@
-"""The agents of the audit: one lead, who plans and counts, and auditors, who read files, vote, and answer questions.
+"""The agents of the audit: one lead, who plans and counts, and auditors, who read files and vote.
 
-The work goes through tasks, the pool and the ballot box in the store. So it does not matter in which process an agent
-runs, or that one was killed: whoever comes back goes on from what the store holds. What an auditor has in its head, and
-nobody needs, is asked for by a message.
+What must not be lost goes through tasks, the pool and the ballot box in the store. So it does not matter in which
+process an agent runs, or that one was killed: whoever comes back goes on from what the store holds. Besides, the lead
+asks the members by message where they had placed the elected modules, and by which figure.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from converge.core.decisions import ClaimTask, Decision, ReportTask, SendMessage
 from converge.core.message import Message
 from converge.core.task import Task, TaskState
 from converge.network.discovery import DiscoveryQuery
+from converge.network.errors import Undeliverable
 from converge.policy.decide import settles
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from converge.core.identity import Identity
 
@@ -72,7 +73,6 @@ class Auditor(Agent):
         self.capabilities.add(_ballot_capability(self.id))
         self._lens, self._seats = options.lens, options.seats
         self._root = corpus.root_of(options.path)
-        self._read, self._most_complex, self._complexity = 0, "", 0
 
     @classmethod
     def from_options(cls, options: AuditorOptions, identity: Identity) -> Self:
@@ -81,8 +81,10 @@ class Auditor(Agent):
     def decide(self, messages: list[Message], tasks: list[Task]) -> list[Decision]:
         mine = [task for task in tasks if task.assigned_to == self.id]
         others = [task for task in tasks if task.assigned_to is None and task.inputs.get("root") == str(self._root)]
-        done: list[Decision] = [SendMessage(message.reply(self._recollection())) for message in messages]
-        done += [decision for task in mine for decision in self._do(task)]
+        done: list[Decision] = [decision for task in mine for decision in self._do(task)]
+        done += [
+            SendMessage(message.reply(self._places(message))) for message in messages if "ballot" in message.payload
+        ]
         return done + [ClaimTask(task.id) for task in others[:TASKS_AT_ONCE]]
 
     def _do(self, task: Task) -> list[Decision]:
@@ -101,21 +103,21 @@ class Auditor(Agent):
             return dict(analysis.unreadable(path, str(error)))
         if sha256(data).hexdigest() != inputs["sha256"]:
             return dict(analysis.unreadable(path, "the file changed after the audit had begun; run it again"))
-        result = analysis.analyse(data, path)
-        self._read += 1
-        if result["complexity"] > self._complexity:
-            self._most_complex, self._complexity = path, result["complexity"]
-        return dict(result)
-
-    def _recollection(self) -> dict[str, Any]:
-        """What this auditor remembers of its work, since it was started."""
-        return {"lens": self._lens, "read": self._read, "most_complex": self._most_complex}
+        return dict(analysis.analyse(data, path))
 
     def _rank(self, task_ids: list[str]) -> list[Any]:
         tasks = self.context.tasks
         assert tasks is not None
         results = [_result(task) for task_id in task_ids if (task := tasks.get_task(task_id)) is not None]
         return election.rank(results, self._lens, 10 * self._seats)
+
+    def _places(self, question: Message) -> dict[str, Any]:
+        """By which figure I rank, and where the modules in question stand on my ballot, counted from 1."""
+        ballots = self.context.ballots
+        assert ballots is not None
+        mine = _strings(ballots.votes(str(question.payload["ballot"])).get(self.id))
+        asked = set(_strings(question.payload.get("modules")))
+        return {"lens": self._lens, "places": {path: place for place, path in enumerate(mine, 1) if path in asked}}
 
 
 class Lead(Agent):
@@ -208,30 +210,13 @@ class Lead(Agent):
         for task in done:
             members.setdefault((task.assigned_to or "nobody")[:8], []).append(str(task.inputs["path"]))
         job = report.Job(id=self._job, root=str(self._root), paths=[file.path for file in self._files])
-        summary = report.summary(job, results, await self._elected(), members)
+        elected = await self._elected()
+        places = await self._ask([seat.module for seat in elected])
+        summary = report.summary(job, results, elected, members, places)
         report.write_json(self._options.report / "report.json", summary)
         report.write_html(self._options.report / "report.html", summary)
         _print(summary, self._options.report)
-        await self._ask_around()
         self.state = AgentState.OFFLINE
-
-    async def _ask_around(self) -> None:
-        """Ask the auditors what they have seen; with a transport that stays in one process, those that run here."""
-        pools = self.context.pools
-        assert pools is not None
-        pool = await self.context.run(pools.get_pool, POOL)
-        members = sorted(pool.agents) if pool is not None else []
-        answers = await asyncio.gather(*map(self._ask, members), return_exceptions=True)
-        heard = [answer for answer in answers if not isinstance(answer, BaseException)]
-        print(f"{len(heard)} of {len(members)} auditors answered:")
-        for answer in sorted(heard, key=lambda answer: str(answer["lens"])):
-            print(
-                f"  {answer['lens']:10}  read {answer['read']} files; most complex: {answer['most_complex'] or 'none'}"
-            )
-
-    async def _ask(self, member: str) -> dict[str, Any]:
-        question = Message(recipient=member, payload={"question": "what have you seen?"})
-        return (await self.context.network.request(question, ANSWER_TIMEOUT_SEC)).payload
 
     async def _elected(self) -> list[election.Seat]:
         pools, ballots = self.context.pools, self.context.ballots
@@ -246,6 +231,26 @@ class Lead(Agent):
             return None if chosen is None else str(chosen)
 
         return election.elect({member: _strings(vote) for member, vote in votes.items()}, self._options.seats, resolve)
+
+    async def _ask(self, modules: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Where the members had placed the elected modules, by lens; of those who answer."""
+        pools = self.context.pools
+        assert pools is not None
+        pool = await self.context.run(pools.get_pool, POOL)
+        members = sorted(pool.agents) if pool is not None else []
+        answers = await asyncio.gather(*(self._ask_one(member, modules) for member in members))
+        heard = [answer for answer in answers if answer is not None]
+        print(f"{len(heard)} of {len(members)} members told where they had placed the elected modules.")
+        return {str(answer["lens"]): _places(answer["places"], modules) for answer in heard}
+
+    async def _ask_one(self, member: str, modules: Sequence[str]) -> dict[str, Any] | None:
+        question = Message(recipient=member, payload={"ballot": f"{self._tag}:care", "modules": [*modules]})
+        try:
+            answer = await self.context.network.request(question, ANSWER_TIMEOUT_SEC)
+        except (TimeoutError, Undeliverable) as error:
+            _log.info("%s was asked and has not answered: %s", member, error)
+            return None
+        return answer.payload if {"lens", "places"} <= answer.payload.keys() else None
 
     # -- tasks
 
@@ -292,6 +297,12 @@ def _ballot_capability(member: str) -> str:
 
 def _strings(value: object) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list) else []
+
+
+def _places(told: object, modules: Sequence[str]) -> dict[str, int]:
+    """What a member told of `modules`; what makes no sense is left out."""
+    places = told if isinstance(told, dict) else {}
+    return {path: place for path in modules if type(place := places.get(path)) is int and place > 0}
 
 
 def _result(task: Task) -> dict[str, Any]:

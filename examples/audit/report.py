@@ -49,12 +49,15 @@ class Counts(TypedDict):
 
 
 class Elected(TypedDict):
-    """An elected module: its result, how it was elected, and how many of its last round's votes it had."""
+    """An elected module: its result, how it was elected, how many of its last round's votes it had, and where members
+    had placed it, by the lens that they look through; of those who told.
+    """
 
     result: dict[str, Any]
     rounds: int
     support: int
     votes: dict[str, str]
+    places: dict[str, int]
 
 
 class Failure(TypedDict):
@@ -80,10 +83,12 @@ def summary(
     results: Iterable[Mapping[str, Any]],
     seats: Iterable[SeatLike],
     members: Mapping[str, Sequence[str]],
+    places: Mapping[str, Mapping[str, int]] | None = None,
 ) -> Summary:
     """The report on `job`, equal for equal input whatever its order.
 
-    `results` are those of `analysis.analyse`, `members` says which paths each member analysed. A path of the job that
+    `results` are those of `analysis.analyse`, `members` says which paths each member analysed, `places` where elected
+    modules stood on a member's ballot (lens → path → place). A path of the job that
     is missing from either or stands there twice, and one that the job does not have, is a `ValueError` naming it; so
     is a seat for a module without a result.
     """
@@ -103,17 +108,20 @@ def summary(
             lines=sum(result["lines"] for result in ordered),
             functions=sum(result["functions"] for result in ordered),
         ),
-        elected=[_elected(seat, by_path) for seat in seats],
+        elected=[_elected(seat, by_path, places or {}) for seat in seats],
         failures=failures,
         members={member: len(members[member]) for member in sorted(members)},
     )
 
 
-def _elected(seat: SeatLike, by_path: Mapping[str, dict[str, Any]]) -> Elected:
+def _elected(seat: SeatLike, by_path: Mapping[str, dict[str, Any]], places: Mapping[str, Mapping[str, int]]) -> Elected:
     if seat.module not in by_path:
         raise ValueError(f"{seat.module!r} is elected but has no result; elect from the results of this job")
     support = sum(path == seat.module for path in seat.votes.values())
-    return Elected(result=by_path[seat.module], rounds=seat.rounds, support=support, votes=dict(seat.votes))
+    of_seat = {lens: places[lens][seat.module] for lens in sorted(places) if seat.module in places[lens]}
+    return Elected(
+        result=by_path[seat.module], rounds=seat.rounds, support=support, votes=dict(seat.votes), places=of_seat
+    )
 
 
 def _check_once(expected: Iterable[str], found: Iterable[str], where: str) -> None:
@@ -216,6 +224,7 @@ def _page(report: Summary) -> str:
 <main>
 {_counts(report["counts"])}
 {_top(report)}
+{_places(report["elected"])}
 {_failures(report["failures"])}
 {_members(report["members"])}
 </main>
@@ -244,6 +253,22 @@ def _top(report: Summary) -> str:
         header,
         [[_text(cell) for cell in row] for row in rows],
         "No module was elected.",
+    )
+
+
+def _places(seats: Sequence[Elected]) -> str:
+    lenses = sorted({lens for seat in seats for lens in seat["places"]})
+    rows = [
+        [
+            _code(seat["result"]["path"]),
+            *(f"{seat['places'][lens]:,}" if lens in seat["places"] else "-" for lens in lenses),
+        ]
+        for seat in seats
+        if lenses
+    ]
+    header = ["module", *map(_printable, lenses)]
+    return _section(
+        "Placed by", "Where the members had placed them, each through its lens", header, rows, "Nobody told."
     )
 
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -77,22 +78,15 @@ class Audit:
     def start(self, *options: str, processes: int = 2) -> subprocess.Popen[str]:
         settings = [f"audit.path={self.corpus}", f"audit.report={self.out}", f"run.processes={processes}"]
         arguments = [word for setting in settings for word in ("--set", setting)]
+        return self.start_command("run", str(self.config), *arguments, *options)
+
+    def start_command(self, *arguments: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "converge.cli", "run", str(self.config), *arguments, *options],
+            [sys.executable, "-m", "converge.cli", *arguments],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.folder, start_new_session=True,
         )  # fmt: skip
         self._processes.append(process)
         return process
-
-    def start_hub(self) -> str:
-        """Start a hub that relays between the processes of a run; its URI."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "converge.cli", "hub", "--port", "0", "--json"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.folder, start_new_session=True,
-        )  # fmt: skip
-        self._processes.append(process)
-        assert process.stdout is not None
-        return str(json.loads(process.stdout.readline())["uri"])
 
     @staticmethod
     def limit_files(process: subprocess.Popen[str], largest: int) -> None:
@@ -126,8 +120,8 @@ class Audit:
 
             wait_for(in_the_middle, f"{wanted} tasks done and some claimed")
 
-    def check_report(self) -> None:
-        """Every file is accounted for exactly once, in the report and in the store."""
+    def check_report(self, *, all_told: bool = False) -> None:
+        """Every file is accounted for exactly once, in the report and in the store, and what members told is true."""
         report: dict[str, Any] = json.loads((self.out / "report.json").read_text())
         assert report["counts"]["files"] == self.files
         assert report["counts"]["parsed"] == self.files - 1
@@ -137,8 +131,15 @@ class Audit:
         assert len({seat["result"]["path"] for seat in report["elected"]}) == 10
         assert (self.out / "report.html").read_text().startswith("<!DOCTYPE html>")
         with SQLiteStore(self.database) as store:
-            ballots = [store.get(key) for key in store.list("vote:")]
-        assert [len(ballot) for ballot in ballots if isinstance(ballot, dict)] == [4], "each of the four members voted"
+            (votes,) = [store.get(key) for key in store.list("vote:")]
+        assert isinstance(votes, dict)
+        ballots = [ballot for ballot in votes.values() if isinstance(ballot, list)]
+        assert len(ballots) == 4, "each of the four members voted"
+        for seat in report["elected"]:
+            module = seat["result"]["path"]
+            told = [place for ballot in ballots for place, path in enumerate(ballot, 1) if path == module]
+            assert not Counter(seat["places"].values()) - Counter(told), "told is what stands on the ballots"
+            assert len(seat["places"]) == len(told) or not all_told
         records = self.records()
         assert len(records) == self.files
         for path, record in records.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import signal
@@ -26,21 +27,31 @@ def test_every_file_is_accounted_for_exactly_once(audit: Audit, processes: int) 
     audit.check_report()
 
 
-@pytest.mark.parametrize("transport", ["store", "websocket"])
-def test_the_agents_of_two_processes_talk_by_config_alone(audit: Audit, transport: str) -> None:
-    settings = ["--set", f"transport.use={transport}"]
-    if transport == "websocket":
-        settings += ["--set", f"transport.uri={audit.start_hub()}"]
-    out = audit.finish(audit.start(*settings))
-    assert "4 of 4 auditors answered:" in out
-    read = [int(line.split()[2]) for line in out.splitlines() if " most complex: " in line]
-    assert sum(read) == audit.files
-    audit.check_report()
+@pytest.mark.parametrize("processes", [1, 2])
+def test_members_of_all_processes_tell_the_lead_by_message_where_they_placed_what_is_elected(
+    audit: Audit, processes: int
+) -> None:
+    out = audit.finish(audit.start(processes=processes))
+    assert "4 of 4 members told where they had placed the elected modules" in out
+    audit.check_report(all_told=True)
 
 
-def test_a_transport_that_stays_in_one_process_reaches_the_agents_there(audit: Audit) -> None:
+def test_the_same_configuration_talks_through_a_hub(audit: Audit) -> None:
+    hub = audit.start_command("hub", "--port", "0", "--json")
+    assert hub.stdout is not None
+    uri = json.loads(hub.stdout.readline())["uri"]
+    out = audit.finish(audit.start("--set", "transport.use=websocket", "--set", f"transport.uri={uri}"))
+    assert "4 of 4 members told where they had placed the elected modules" in out
+    audit.check_report(all_told=True)
+    hub.terminate()
+    assert hub.wait(30) == 0
+
+
+def test_with_the_local_transport_the_members_of_the_other_process_are_out_of_reach_and_all_else_is_the_same(
+    audit: Audit,
+) -> None:
     out = audit.finish(audit.start("--set", "transport.use=local"))
-    assert "2 of 4 auditors answered:" in out
+    assert "2 of 4 members told where they had placed the elected modules" in out
     audit.check_report()
 
 

@@ -46,6 +46,7 @@ that its longer path takes to check, and each doubling adds 32 bytes to every me
 _NO_HEADERS: Mapping[str, str | int] = MappingProxyType({})
 _NEW: Any = NOTHING  # a default of its own for each message
 _M = TypeVar("_M", bound="Message")
+_set = object.__setattr__
 
 
 @define(frozen=True, init=False)
@@ -107,7 +108,16 @@ class Message(Draft):
             raise TypeError(f"signature must be bytes, not {type(signature).__name__}")
         if headers is not _NO_HEADERS:
             headers = _checked_headers(headers)
-        fill(self, id, sender, recipient, topics, payload, task_id, timestamp, signature, headers, None)
+        kind = self.__class__
+        if kind.__base__ is not Draft:
+            fill(self, id, sender, recipient, topics, payload, task_id, timestamp, signature, headers, None)
+            return
+        _set(self, "__class__", Draft)  # as `fill` does, which has to be called with all of it
+        draft: Any = self
+        draft.id, draft.sender, draft.recipient, draft.topics = id, sender, recipient, topics
+        draft.payload, draft.task_id, draft.timestamp = payload, task_id, timestamp
+        draft.signature, draft.headers, draft._seal = signature, headers, None
+        draft.__class__ = kind
 
     @property
     def is_direct(self) -> bool:

@@ -9,12 +9,14 @@ if TYPE_CHECKING:
 
     from converge.core.topic import Topic
 
-__all__ = ["Draft", "Seal", "fill"]
+__all__ = ["Draft", "Seal", "fill", "twin"]
 
 _ATTRIBUTES = (
     "id", "sender", "recipient", "topics", "payload", "task_id", "timestamp", "signature", "headers", "_seal",
 )  # fmt: skip
+_PAYLOAD = _ATTRIBUTES.index("payload")
 _D = TypeVar("_D", bound="Draft")
+_new = object.__new__
 
 
 class Seal:
@@ -69,3 +71,25 @@ def fill(message: _D, *values: Any) -> _D:
     ) = values  # fmt: skip
     draft.__class__ = kind
     return message
+
+
+def twin(message: _D, payload: dict[str, Any]) -> _D:
+    """A copy of `message` with another payload, which says the same."""
+    kind: Any = message.__class__
+    if kind.__base__ is not Draft:
+        values = [getattr(message, name) for name in _ATTRIBUTES]
+        values[_PAYLOAD] = payload
+        copied: _D = fill(kind.__new__(kind), *values)
+        return copied
+    draft: Any = _new(Draft)
+    draft.id, draft.sender, draft.recipient, draft.topics = (
+        message.id,
+        message.sender,
+        message.recipient,
+        message.topics,
+    )
+    draft.payload, draft.task_id, draft.timestamp = payload, message.task_id, message.timestamp
+    draft.signature, draft.headers, draft._seal = message.signature, message.headers, message._seal
+    draft.__class__ = kind
+    copy: _D = draft
+    return copy

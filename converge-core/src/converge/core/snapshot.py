@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from converge.core import wire
 from converge.core.errors import SigningError
 from converge.core.limits import pack_value
-from converge.core.message_draft import fill
+from converge.core.message_draft import twin
 from converge.core.plain import unpack_own
 
 if TYPE_CHECKING:
@@ -53,8 +53,4 @@ class Snapshot:
 
     def message(self) -> Message:
         """A copy that nobody else has."""
-        one = self._message
-        return fill(
-            type(one).__new__(type(one)), one.id, one.sender, one.recipient, one.topics, unpack_own(self._packed),
-            one.task_id, one.timestamp, one.signature, one.headers, one._seal,
-        )  # fmt: skip
+        return twin(self._message, unpack_own(self._packed))

@@ -146,7 +146,7 @@ class LocalTransport(Transport):
             await self._send_to_many(message, snapshot, own)
             return
         mailbox = self._registry.mailbox(message.recipient)
-        if mailbox is None or mailbox.put(snapshot) is not None:
+        if mailbox is None or mailbox.put(snapshot):
             await self._send_again(message.recipient, snapshot, mailbox)
 
     async def _send_again(self, recipient: str, snapshot: Snapshot, mailbox: Mailbox[Snapshot] | None) -> None:
