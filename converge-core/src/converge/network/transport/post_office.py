@@ -75,7 +75,7 @@ class PostOffice:
     """All mailboxes of `store`, kept from its change feed by one follower for all agents of an event loop. Use `of`.
 
     What is written while a commit is under way is committed together in the next. `counters` counts what nobody else
-    is told: letters that have `expired` here.
+    is told: letters of agents that live elsewhere, or are away, that have `expired`.
     """
 
     def __init__(self, store: Store, now: Callable[[], float]) -> None:
@@ -299,8 +299,13 @@ class PostOffice:
             return
         self._sweep_at = now + _SWEEP_SEC
         self._renew(now)
-        old = [key for box in self._boxes.values() for key, (expires_at, _) in box.letters.items() if expires_at <= now]
-        self.counters["expired"] += len(old)
+        old: list[str] = []
+        for agent_id, box in self._boxes.items():
+            expired = [key for key, (expires_at, _) in box.letters.items() if expires_at <= now]
+            old += expired
+            if expired and agent_id not in self._residents:  # who lives here counts it, when it comes to it
+                self.counters["expired"] += len(expired)
+                _log.info("%d messages to %s have expired while it was away", len(expired), agent_id)
         for agent_id, resident in self._residents.items():
             old += [_read_key(agent_id, digest, until) for digest, until in resident.forget_read(now)]
         for agent_id, box in [*self._boxes.items()]:
