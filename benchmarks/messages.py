@@ -18,11 +18,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
+import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import venv
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -288,28 +292,34 @@ def peers(rounds: int) -> Iterator[Figure]:
 
 def environment(peer: str) -> Path | None:
     """The interpreter of an environment that has `peer`, made if it is not there."""
-    folder = ROOT / ".bench" / peer
-    python = folder / "bin" / "python"
-    if not (folder / "installed").exists():
+    folder, packages = ROOT / ".bench" / peer, [peer, *ALSO_NEEDED.get(peer, ())]
+    python, installed = folder / "bin" / "python", folder / "installed"
+    if not installed.exists() or installed.read_text().split() != packages:
         venv.create(folder, with_pip=True, clear=True)
         done = subprocess.run(
-            [python, "-m", "pip", "install", "--quiet", peer], capture_output=True, text=True, check=False
+            [python, "-m", "pip", "install", "--quiet", *packages], capture_output=True, text=True, check=False
         )
         if done.returncode:
             return None
-        (folder / "installed").touch()
+        installed.write_text(" ".join(packages))
     return python
 
 
 def run_peer(python: Path, script: str) -> float:
     """Microseconds a message, as the peer's script measures them."""
-    done = subprocess.run(
-        [python, Path(__file__).parent / "peers" / script, json.dumps(PAYLOAD), str(PAIRS), "20"],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    if not done.stdout.strip():
-        raise ValueError(f"it has printed nothing: {done.stderr[-150:]}")
-    return float(done.stdout.splitlines()[-1])
+    command = [python, ROOT / "benchmarks" / "peers" / script, json.dumps(PAYLOAD), str(PAIRS), "20"]
+    with (
+        tempfile.TemporaryDirectory(prefix="converge-peer-", ignore_cleanup_errors=True) as folder,  # some write files
+        subprocess.Popen(command, cwd=folder, stdout=-1, stderr=-1, text=True, start_new_session=True) as process,
+    ):
+        try:
+            printed, errors = process.communicate(timeout=120)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # some leave processes behind
+    if not printed.strip():
+        raise ValueError(f"it has printed nothing: {errors[-150:]}")
+    return float(printed.splitlines()[-1])
 
 
 def main() -> int:

@@ -7,11 +7,8 @@ import json
 import logging
 import os
 import sys
-import tempfile
 import time
 from typing import Any
-
-os.chdir(tempfile.mkdtemp())  # it keeps a file for each agent in the current folder
 
 import uagents.agent as module
 from uagents import Agent, Context, Model

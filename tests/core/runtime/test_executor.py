@@ -10,7 +10,7 @@ from attrs import frozen
 
 from converge.coordination.pool_manager import PoolManager
 from converge.coordination.task_manager import Claim, TaskManager
-from converge.core.agent import Outcome
+from converge.core.agent import Agent, Outcome
 from converge.core.decisions import (
     AcceptProposal,
     ClaimTask,
@@ -29,6 +29,7 @@ from converge.core.decisions import (
     SubmitTask,
     Vote,
 )
+from converge.core.identity import Identity
 from converge.core.message import Message
 from converge.core.task import Task
 from converge.core.tools import ToolRegistry
@@ -36,6 +37,7 @@ from converge.extensions.storage.memory import MemoryStore
 from converge.network.network import AgentNetwork
 from converge.network.transport.local import LocalTransport, LocalTransportRegistry
 from converge.observability.metrics import MetricsCollector
+from converge.observability.replay import ReplayLog
 from converge.policy.safety import ActionPolicy, ResourceLimits
 from converge.runtime.executor import Refused, StandardExecutor
 
@@ -131,6 +133,51 @@ async def test_what_is_no_decision_is_refused_and_the_rest_is_done(garbage: Any)
 )
 async def test_without_the_part_it_needs_a_decision_is_refused_with_the_reason(decision: Decision, reason: str) -> None:
     assert await one(StandardExecutor("me"), decision) == Outcome(decision, "refused", error=reason)
+
+
+# -- several messages under one signature
+
+
+async def test_neighbouring_messages_share_a_signature_and_one_that_cannot_be_sent_is_the_only_one_that_is_not() -> (
+    None
+):
+    me, you, registry = Identity.generate(), Identity.generate().fingerprint, LocalTransportRegistry()
+    log = ReplayLog()
+    async with LocalTransport(me.fingerprint, registry) as mine, LocalTransport(you, registry) as theirs:
+        network = AgentNetwork(mine)
+        network.register_agent(Agent(me))
+        numbered = [SendMessage(Message(recipient=you, payload={"n": n})) for n in range(3)]
+        foreign = SendMessage(Message(sender=you, recipient=you))
+        absent = SendMessage(Message(recipient="absent"))
+        formless: Any = SendMessage(None)  # type: ignore[arg-type]  # an agent may have put anything there
+        carrier = StandardExecutor(me.fingerprint, network, replay_log=log)
+        decisions = [numbered[0], foreign, numbered[1], absent, formless, numbered[2]]
+        outcomes = await carrier.execute(decisions)
+        came = [await theirs.receive(0) for _ in range(theirs.waiting)]
+    assert [outcome.decision for outcome in outcomes] == decisions
+    assert [outcome.status for outcome in outcomes] == ["done", "refused", "done", "failed", "failed", "done"]
+    assert "sends in its own name only" in str(outcomes[1].error)
+    assert "no agent of that id runs in this process" in str(outcomes[3].error)
+    assert [message.payload["n"] for message in came] == [0, 1, 2]
+    assert all(message.verify(me.public_key) for message in came)
+    assert len({message.signature[:64] for message in came}) == 1
+    assert len(log.events) == 3
+
+
+async def test_messages_without_a_network_are_refused_whoever_they_are_from() -> None:
+    decisions = [SendMessage(Message(sender=sender, recipient="x")) for sender in ("me", "", "me")]
+    reason = "this executor has no network to send with"
+    assert await StandardExecutor("me").execute(decisions) == [
+        Outcome(decision, "refused", error=reason) for decision in decisions
+    ]
+
+
+async def test_messages_that_a_custom_handler_sends_come_to_it_one_by_one() -> None:
+    sent: list[SendMessage] = []
+    decisions = [SendMessage(Message(payload={"n": n})) for n in range(3)]
+    outcomes = await executor(custom_handlers={SendMessage: sent.append}).execute(decisions)
+    assert sent == decisions
+    assert [outcome.status for outcome in outcomes] == ["done"] * 3
 
 
 # -- several tasks in one commit

@@ -73,6 +73,31 @@ def test_an_inbox_without_room_is_refused(maxsize: int) -> None:
         Inbox(maxsize)
 
 
+async def test_pushers_take_turns_and_one_that_is_cancelled_adds_nothing_and_holds_up_nobody() -> None:
+    inbox, messages = Inbox(1), [Message(payload={"n": n}) for n in range(4)]
+    await inbox.push(messages[0])
+    first, second, third = (asyncio.create_task(inbox.push(message)) for message in messages[1:])
+    await asyncio.sleep(0)
+    second.cancel()  # while it waits
+    assert inbox.poll() == [messages[0]]
+    first.cancel()  # when it has been woken, but has not run yet
+    await asyncio.wait_for(third, PATIENCE_SEC)
+    assert inbox.poll() == [messages[3]]
+    assert (first.cancelled(), second.cancelled(), len(inbox)) == (True, True, 0)
+
+
+async def test_room_for_many_wakes_as_many_pushers() -> None:
+    inbox, messages = Inbox(2), [Message(payload={"n": n}) for n in range(5)]
+    pushes = [asyncio.create_task(inbox.push(message)) for message in messages]
+    await asyncio.sleep(0)
+    assert inbox.poll() == messages[:2]
+    await asyncio.sleep(0)
+    assert [push.done() for push in pushes] == [True] * 4 + [False]
+    assert inbox.poll(1) == messages[2:3]
+    await pushes[4]
+    assert inbox.poll() == messages[3:]
+
+
 # -- Scheduler
 
 

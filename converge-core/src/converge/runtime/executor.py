@@ -79,6 +79,7 @@ class _Route:
     handler: Handler
     on_store: bool = False  # may wait for the store: done together with its neighbours in one hop
     move: Callable[[Any], Move] | None = None  # what it is to the task manager, which commits many together
+    sends: bool = False  # no more than a message: neighbours share a signature
 
 
 class StandardExecutor:
@@ -146,7 +147,6 @@ class StandardExecutor:
         }
 
     def _built_in(self, moves: MoveHandlers) -> dict[type[Decision], _Route]:
-        handlers: dict[type[Decision], Handler] = {SendMessage: self._send, InvokeTool: self._invoke}
         on_store: dict[type[Decision], Handler] = {
             CreatePool: self._create_pool,
             JoinPool: self._join,
@@ -159,7 +159,10 @@ class StandardExecutor:
             ClaimTask: self._claim,
             ReportTask: self._report,
         }
-        routes = {kind: _Route(kind.__name__, call) for kind, call in handlers.items()}
+        routes = {
+            SendMessage: _Route(SendMessage.__name__, self._send, sends=True),
+            InvokeTool: _Route(InvokeTool.__name__, self._invoke),
+        }
         routes |= {kind: _Route(kind.__name__, call, on_store=True) for kind, call in on_store.items()}
         return routes | {
             kind: _Route(kind.__name__, _no_handler, on_store=True, move=move) for kind, move in moves_of.items()
@@ -168,18 +171,20 @@ class StandardExecutor:
     async def execute(self, decisions: Iterable[Decision]) -> list[Outcome]:
         """Carry out `decisions` in order; one outcome for each. Raises only when it is cancelled."""
         outcomes: list[Outcome] = []
-        for on_store, group in groupby(decisions, key=lambda decision: self._route(decision).on_store):
+        for (on_store, sends), group in groupby(decisions, key=self._carried_out_with):
             if on_store:
                 for others, moving in in_turns(group, lambda decision: self._route(decision).move is not None):
                     outcomes += await self._on_stores_together(others, moving)
-            else:
-                for sending, neighbours in groupby(group, key=self._only_sends):
-                    run = list(neighbours)
-                    together = sending and len(run) > 1
-                    outcomes += await self._send_many(run) if together else [await self._one(each) for each in run]
+                continue
+            run = list(group)
+            outcomes += await self._send_many(run) if sends and len(run) > 1 else [await self._one(one) for one in run]
         for outcome in outcomes:
             self._note(outcome)
         return outcomes
+
+    def _carried_out_with(self, decision: object) -> tuple[bool, bool]:
+        route = self._route(decision)
+        return route.on_store, route.sends
 
     def _may_block(self) -> bool:
         return any(manager is not None and manager.blocking for manager in self._on_stores)
@@ -242,6 +247,8 @@ class StandardExecutor:
     def _refusal(self, decision: object) -> str | None:
         if not isinstance(decision, Decision):
             return f"{type(decision).__name__} is no Decision"
+        if self._actions is None and self._limits is None:
+            return None
         name = self._route(decision).name
         try:
             allowed: object = self._actions is None or self._actions.is_allowed(name)
@@ -280,28 +287,25 @@ class StandardExecutor:
         if self._replay_log is not None:
             self._replay_log.record_message(message)
 
-    def _only_sends(self, decision: object) -> bool:
-        """Whether carrying it out is no more than `_send`."""
-        return self._route(decision).handler == self._send
-
     async def _send_many(self, decisions: Sequence[Any]) -> list[Outcome]:
         """Send in their order; what is unsigned shares a signature."""
-        outcomes: list[Outcome | None] = []
-        messages: list[Message] = []
-        for decision in decisions:
-            refusal = self._refusal(decision)
-            outcomes.append(None if refusal is None else Outcome(decision, "refused", error=refusal))
-            if refusal is None:
-                try:
-                    self._to_send_with()
-                    messages.append(self._own(decision))
-                except Exception as error:  # noqa: BLE001  # becomes the outcome that the agent sees
-                    outcomes[-1] = _failure(decision, error)
+        judged = [self._to_send(decision) for decision in decisions]
+        messages = [each for each in judged if not isinstance(each, Outcome)]
         sent: Iterator[Message | Exception] = iter(await self._network.send_many(messages) if self._network else ())
         return [
-            outcome if outcome is not None else self._sent(decision, next(sent))
-            for decision, outcome in zip(decisions, outcomes, strict=True)
+            each if isinstance(each, Outcome) else self._sent(decision, next(sent))
+            for decision, each in zip(decisions, judged, strict=True)
         ]
+
+    def _to_send(self, decision: SendMessage) -> Message | Outcome:
+        """What is to be sent, or the outcome of what is not."""
+        refusal = self._refusal(decision)
+        if refusal is not None:
+            return Outcome(decision, "refused", error=refusal)
+        try:
+            return self._own(decision)
+        except Exception as error:  # noqa: BLE001  # becomes the outcome that the agent sees
+            return _failure(decision, error)
 
     def _sent(self, decision: Decision, result: Message | Exception) -> Outcome:
         if isinstance(result, Exception):
@@ -317,11 +321,12 @@ class StandardExecutor:
 
     def _own(self, decision: SendMessage) -> Message:
         """The message, with the agent as its sender."""
-        message = decision.message
+        network, message = self._to_send_with(), decision.message
         if message.sender not in ("", self.agent_id):
             raise Refused(f"the sender is {message.sender}; {self.agent_id} sends in its own name only")
-        signed_by_network = self._network is not None and self._network.signs_for(self.agent_id)
-        return message if message.sender or signed_by_network else message.evolve(sender=self.agent_id)
+        if message.sender or network.signs_for(self.agent_id):
+            return message
+        return message.evolve(sender=self.agent_id)
 
     async def _invoke(self, decision: InvokeTool) -> object:
         name = decision.tool_name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,20 +24,47 @@ class Inbox:
     def __init__(self, maxsize: int | None = None, drop_when_full: bool = False) -> None:
         if maxsize is not None and maxsize < 1:
             raise ValueError(f"an inbox holds at least one message; maxsize {maxsize} does not")
-        self._queue: asyncio.Queue[Message] = asyncio.Queue(DEFAULT_INBOX_SIZE if maxsize is None else maxsize)
+        self._maxsize = DEFAULT_INBOX_SIZE if maxsize is None else maxsize
+        self._messages: deque[Message] = deque()
+        self._pushers: deque[asyncio.Future[None]] = deque()
         self._drop_when_full = drop_when_full
         self.dropped = 0
 
     async def push(self, message: Message) -> None:
-        """Add a message; waits, or drops it, when the inbox is full."""
-        if self._drop_when_full and self._queue.full():
-            self.dropped += 1
-            return
-        await self._queue.put(message)
+        """Add a message; waits, or drops it, when the inbox is full. A cancelled push has added nothing."""
+        while len(self._messages) >= self._maxsize:
+            if self._drop_when_full:
+                self.dropped += 1
+                return
+            await self._wait_for_room()
+        self._messages.append(message)
 
     def poll(self, batch_size: int = 10) -> list[Message]:
         """Up to `batch_size` messages, the oldest first; an empty list when there is none. Never waits."""
-        return [self._queue.get_nowait() for _ in range(min(batch_size, self._queue.qsize()))]
+        messages = self._messages
+        taken = [messages.popleft() for _ in range(min(batch_size, len(messages)))]
+        if self._pushers:
+            self._wake_pushers(self._maxsize - len(messages))
+        return taken
 
     def __len__(self) -> int:
-        return self._queue.qsize()
+        return len(self._messages)
+
+    async def _wait_for_room(self) -> None:
+        room = asyncio.get_running_loop().create_future()
+        self._pushers.append(room)
+        try:
+            await room
+        except BaseException:
+            if room in self._pushers:
+                self._pushers.remove(room)
+            elif not room.cancelled():
+                self._wake_pushers(1)  # the room this one was woken for is another's
+            raise
+
+    def _wake_pushers(self, most: int) -> None:
+        while most > 0 and self._pushers:
+            room = self._pushers.popleft()
+            if not room.done():
+                room.set_result(None)
+                most -= 1

@@ -7,7 +7,7 @@ import inspect
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self
 
@@ -115,7 +115,7 @@ class AgentRuntime:
         self._health_check, self._ready_check = health_check, ready_check
         self._receive_timeout, self._release_interval = receive_timeout_sec, claim_ttl_interval_sec
         self._teller = Teller(agent, lifecycle)
-        self._network = AgentNetwork(transport, discovery_service, on_sent=self._teller.sent)
+        self._network = AgentNetwork(transport, discovery_service, on_sent=self._teller.sent if lifecycle else None)
         self._network.read = self._receive
         self._presence = Presence(agent, self._network, agent_descriptor, self._on_store)
         self._store_thread = StoreThread()
@@ -360,7 +360,7 @@ class AgentRuntime:
         return tasks.list_held_tasks(agent.id) + pending
 
     def _tool_results(self) -> bool:
-        return any(isinstance(outcome.decision, InvokeTool) for outcome in self.agent.outcomes)
+        return _has(self.agent.outcomes, InvokeTool)
 
     async def _decide(self, messages: list[Message], tasks: list[Task]) -> None:
         agent = self.agent
@@ -374,13 +374,13 @@ class AgentRuntime:
         agent.outcomes = ()
         agent.outcomes = await self._execute(decisions)
         await self._teller.outcomes(agent.outcomes)
-        if any(_left_undone(outcome) for outcome in agent.outcomes):
+        if _left_undone(agent.outcomes):
             self._again_at = time.monotonic() + min(2.0**self._undone, _MAX_BACKOFF_SEC)
             self._undone = min(self._undone + 1, 10)
             _log.warning("%s: a task decision failed; decide is called again in a while", agent.id)
         else:
             self._undone, self._again_at = 0, None
-        if any(isinstance(outcome.decision, JoinPool) for outcome in agent.outcomes):
+        if _has(agent.outcomes, JoinPool):
             self._scheduler.notify()  # the pool may have tasks, and nothing about them has changed
 
     async def _ask_and_tell(self, messages: list[Message], tasks: list[Task]) -> Sequence[Decision]:
@@ -452,8 +452,8 @@ class AgentRuntime:
         for _ in range(min(self.transport.waiting, _MESSAGES_AT_ONCE - 1)):
             await self._take(await self._receive())
 
-    async def _receive(self) -> Message | None:
-        return await self.transport.receive_verified(self._registry, allow_unsigned=self._registry is None)
+    def _receive(self) -> Awaitable[Message | None]:
+        return self.transport.receive_verified(self._registry, allow_unsigned=self._registry is None)
 
     async def _take(self, message: Message | None) -> None:
         if message is None:
@@ -468,7 +468,8 @@ class AgentRuntime:
         await self._inbox.push(message)
         self._scheduler.notify()
         self._count("converge_messages_received_total")
-        await self._teller.tell("message_received", message=message)
+        if self._teller.listens("message_received"):
+            await self._teller.tell("message_received", message=message)
 
     async def _on_store(self, call: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401  # passes through
         parts = (self._tasks, self._pools, self._checkpoints, self._network.discovery)
@@ -481,6 +482,11 @@ class AgentRuntime:
             self._metrics.inc(name, value)
 
 
-def _left_undone(outcome: Outcome) -> bool:
+def _has(outcomes: Iterable[Outcome], *kinds: type[Decision]) -> bool:
+    """Whether one of `outcomes` is that of a decision of one of these kinds. There may be many, of few classes."""
+    return any(issubclass(kind, kinds) for kind in {type(outcome.decision) for outcome in outcomes})
+
+
+def _left_undone(outcomes: Sequence[Outcome]) -> bool:
     """Whether a task decision raised: the set of tasks may be as it was, and nothing else would call `decide` again."""
-    return outcome.status == "failed" and isinstance(outcome.decision, (SubmitTask, ClaimTask, ReportTask))
+    return _has([outcome for outcome in outcomes if outcome.status == "failed"], SubmitTask, ClaimTask, ReportTask)

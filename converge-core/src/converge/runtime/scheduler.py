@@ -23,6 +23,8 @@ class Scheduler:
 
     def notify(self) -> None:
         """Let the present or next `wait_for_work` return True at once."""
+        if self._event.is_set():  # not taken down yet, so what this is about will be seen
+            return
         with self._lock:  # between the test and the setting nobody may begin to wait: it would not be woken
             if self._loop is None or self._thread == threading.get_ident():
                 self._event.set()

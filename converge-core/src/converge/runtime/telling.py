@@ -22,6 +22,10 @@ class Teller:
     def __init__(self, agent: Agent, lifecycle: Lifecycle | None) -> None:
         self._agent, self._lifecycle = agent, lifecycle
 
+    def listens(self, event: str) -> bool:
+        """Whether anybody wants to know of `event`; for what happens so often that even asking has to be cheap."""
+        return self._lifecycle is not None and self._lifecycle.listens(event)
+
     async def tell(self, event: str, **what: Any) -> None:  # the arguments of the event's hook
         """Tell of `event`."""
         if self._lifecycle is not None and self._lifecycle.listens(event):
