@@ -3,51 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from converge.testing.store import StoreContract
+from tests.core.testing.page import Page, run
 
-PAGE = (Path(__file__).parents[3] / "docs" / "write-a-store.md").read_text()
-FILES = dict(re.findall(r"`([\w./]+\.(?:py|toml))`[^`]*:\n\n```(?:python|toml)\n(.*?)```", PAGE, re.DOTALL))
+PAGE = Page("write-a-store")
 
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with the files of the page, installed into its folder `site`."""
-    folder = tmp_path_factory.mktemp("acme-shelf")
-    for name, text in FILES.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    done = subprocess.run([*pip, "--target", "site", "."], cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
-def run(package: Path, *arguments: str) -> str:
-    paths = os.pathsep.join([str(package / "site"), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=package,
-        env=os.environ | {"PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return PAGE.install(tmp_path_factory.mktemp("acme-shelf"))
 
 
 def test_the_page_has_each_file_that_it_lists() -> None:
-    listed = {line.split("── ")[1] for line in PAGE.splitlines() if "── " in line}
-    assert set(FILES) == listed
+    assert set(PAGE.files) == PAGE.listed
 
 
 def test_the_tests_on_the_page_pass_and_skip_what_is_declared(package: Path) -> None:
@@ -76,7 +50,7 @@ for name in ("shelf", "shared-shelf"):
 
 
 def test_the_index_of_a_feed_is_as_shown() -> None:
-    (block,) = re.findall(r"```python\n(from converge.core.feed.*?)```", PAGE, re.DOTALL)
+    (block,) = re.findall(r"```python\n(from converge.core.feed.*?)```", PAGE.text, re.DOTALL)
     exec(compile(block, "docs/write-a-store.md", "exec", dont_inherit=True), {})
 
 
@@ -103,12 +77,12 @@ for kind in (Shelf, SharedShelf):
 
 
 def test_every_declaration_and_every_name_of_a_test_on_the_page_exists() -> None:
-    declared = set(re.findall(r"^\| `(\w+) = ", PAGE, re.MULTILINE)) | {"kills", "random_histories", "patience"}
+    declared = set(re.findall(r"^\| `(\w+) = ", PAGE.text, re.MULTILINE)) | {"kills", "random_histories", "patience"}
     assert {name for name in declared if not hasattr(StoreContract, name)} == set()
-    beginnings = re.findall(r"`(test_\w+)…`", PAGE)
+    beginnings = re.findall(r"`(test_\w+)…`", PAGE.text)
     assert len(beginnings) > 10
     tests = [name for name in dir(StoreContract) if name.startswith("test_")]
     assert [begin for begin in beginnings if not any(name.startswith(begin) for name in tests)] == []
     for name, value in (("processes", 4), ("kills", 12), ("random_histories", 30), ("patience", 30.0)):
-        assert f"`{name}` ({value})" in PAGE
+        assert f"`{name}` ({value})" in PAGE.text
         assert getattr(StoreContract, name) == value

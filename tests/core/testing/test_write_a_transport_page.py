@@ -3,51 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from converge.testing.transport import TransportContract
+from tests.core.testing.page import Page, run
 
-PAGE = (Path(__file__).parents[3] / "docs" / "write-a-transport.md").read_text()
-FILES = dict(re.findall(r"`([\w./]+\.(?:py|toml))`[^`]*:\n\n```(?:python|toml)\n(.*?)```", PAGE, re.DOTALL))
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PAGE = Page("write-a-transport")
 
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with the files of the page, installed into its folder `site`."""
-    folder = tmp_path_factory.mktemp("acme-datagram")
-    for name, text in FILES.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    done = subprocess.run([*pip, "--target", "site", "."], cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
-def run(package: Path, *arguments: str) -> str:
-    paths = os.pathsep.join([str(package / "site"), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=package,
-        env=os.environ | {"PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return PAGE.install(tmp_path_factory.mktemp("acme-datagram"))
 
 
 def test_the_page_has_each_file_that_it_lists() -> None:
-    listed = {line.split("── ")[1] for line in PAGE.splitlines() if "── " in line}
-    assert set(FILES) == listed
+    assert set(PAGE.files) == PAGE.listed
 
 
 def test_the_tests_on_the_page_pass_and_skip_what_is_declared(package: Path) -> None:
@@ -84,10 +61,10 @@ with tempfile.TemporaryDirectory(prefix="acme") as path:
 
 
 def test_every_declaration_and_every_test_named_on_the_page_exists() -> None:
-    declared = set(re.findall(r"^\| `(\w+) = ", PAGE, re.MULTILINE)) | {"padding_bytes", "lost"}
+    declared = set(re.findall(r"^\| `(\w+) = ", PAGE.text, re.MULTILINE)) | {"padding_bytes", "lost"}
     assert {name for name in declared if not hasattr(TransportContract, name)} == set()
-    assert {name for name in re.findall(r"`(test_\w+)`", PAGE) if not hasattr(TransportContract, name)} == set()
+    assert {name for name in re.findall(r"`(test_\w+)`", PAGE.text) if not hasattr(TransportContract, name)} == set()
     for name, value in (("patience", 10.0), ("blocked_sec", 0.5)):
-        assert f"`{name} = {value}`" in PAGE
+        assert f"`{name} = {value}`" in PAGE.text
         assert getattr(TransportContract, name) == value
     assert TransportContract.waiting_messages == 1100
