@@ -307,7 +307,7 @@ def environment(peer: str) -> Path | None:
 
 def run_peer(python: Path, script: str) -> float:
     """Microseconds a message, as the peer's script measures them."""
-    command = [python, ROOT / "benchmarks" / "peers" / script, json.dumps(PAYLOAD), str(PAIRS), "20"]
+    command: list[str | Path] = [python, ROOT / "benchmarks" / "peers" / script, json.dumps(PAYLOAD), str(PAIRS), "20"]
     with (
         tempfile.TemporaryDirectory(prefix="converge-peer-", ignore_cleanup_errors=True) as folder,  # some write files
         subprocess.Popen(command, cwd=folder, stdout=-1, stderr=-1, text=True, start_new_session=True) as process,
