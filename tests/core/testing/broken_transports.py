@@ -7,9 +7,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from converge.core.identity import Identity
 from converge.core.message import Message
 from converge.core.snapshot import Snapshot
 from converge.core.topic import Topic
+from converge.extensions.storage.memory import MemoryStore
 from converge.network.errors import Undeliverable
 from converge.network.identity_registry import IdentityRegistry
 from converge.network.transport.local import LocalTransport, LocalTransportRegistry
@@ -336,6 +338,106 @@ class DropsWhatACancelledSendHad(LocalTransport):
         except asyncio.CancelledError:
             await super().send(message)
             raise
+
+
+class StartsOnceOnly(LocalTransport):
+    async def start(self) -> None:
+        if getattr(self, "was_started", False) and self._mailbox is None:
+            return
+        self.was_started = True
+        await super().start()
+
+
+class LeavesTheBlockRunning(LocalTransport):
+    async def __aexit__(self, *error: object) -> None: ...
+
+
+class NeverWritesToItself(LocalTransport):
+    async def send(self, message: Message) -> None:
+        if message.recipient == self.agent_id:
+            raise Undeliverable(message.recipient, "that is me")
+        await super().send(message)
+
+
+class KnowsNoTopics(LocalTransport):
+    async def send(self, message: Message) -> None:
+        if message.recipient is None and message.topics:
+            self.counters["no_subscriber"] += 1
+        else:
+            await super().send(message)
+
+
+class TrustsNobody(LocalTransport):
+    def _refusal(self, message: Message, registry: IdentityRegistry | None) -> str | None:
+        return super()._refusal(message, registry) or "forged"
+
+
+class KnowsNoBatches(LocalTransport):
+    """A signature that is longer than one is taken for a forgery."""
+
+    def _refusal(self, message: Message, registry: IdentityRegistry | None) -> str | None:
+        return "forged" if len(message.signature) > 64 else super()._refusal(message, registry)
+
+
+class SendsOneAtATime(LocalTransport):
+    """What is sent while another send goes on takes its place."""
+
+    async def send(self, message: Message) -> None:
+        self.next = message
+        await asyncio.sleep(0)
+        await super().send(self.next)
+
+
+class WaitsUntilItIsRead(LocalTransport):
+    """`send` returns when the recipient has read, so that two who write to each other wait for ever."""
+
+    async def send(self, message: Message) -> None:
+        await super().send(message)
+        mailbox = None if message.recipient is None else self._registry.mailbox(message.recipient)
+        while mailbox is not None and len(mailbox):  # noqa: ASYNC110  # the mistake
+            await asyncio.sleep(0.001)
+
+
+class ForgetsWhatItKnows(LocalTransport):
+    """An acknowledgement of what never came is an error."""
+
+    async def acknowledge(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            self.known.remove(message.id)
+
+    async def receive(self, timeout: float | None = None) -> Message:
+        message = await super().receive(timeout)
+        self.known = {*getattr(self, "known", ()), message.id}
+        return message
+
+
+class TakesTheFieldsForTheMessage(LocalTransport):
+    """A message whose sender was changed after it was signed is signed anew, by whoever sends it."""
+
+    async def send(self, message: Message) -> None:
+        if not message.is_signed and message.sender in KEYS:
+            message = message.sign(KEYS[message.sender])
+        await super().send(message)
+
+
+KEYS: dict[str, Identity] = {}
+"""Of all agents of `TakesTheFieldsForTheMessage`."""
+
+
+class TrustsForgedLetters(StoreTransport):
+    def _refusal(self, message: Message, registry: IdentityRegistry | None) -> str | None:
+        reason = super()._refusal(message, registry)
+        return None if reason == "forged" else reason
+
+
+class StaysInItsProcess(StoreTransport):
+    """Its store is one of its process."""
+
+    def __init__(self, agent_id: str, store: Any, **options: Any) -> None:
+        super().__init__(agent_id, _MINE, **options)
+
+
+_MINE = MemoryStore()
 
 
 class AcknowledgesAtOnce(StoreTransport):

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import pytest
 
 from converge.core.identity import Identity
-from converge.network.errors import Undeliverable
+from converge.network.errors import TransportClosed, Undeliverable
 from converge.network.transport.local import LocalTransport
 from converge.network.transport.store import StoreTransport
 from converge.testing.transport import Medium, TransportContract
@@ -42,6 +42,7 @@ class BrokenLocal(Local):
         self.transport = kind
 
     def __call__(self, identity: Identity) -> LocalTransport:
+        broken.KEYS[identity.fingerprint] = identity
         return self.transport(identity.fingerprint, self.registry, maxsize=WAITING)
 
 
@@ -122,6 +123,16 @@ MISTAKES: list[tuple[type[LocalTransport], str]] = [
     (broken.TrustsExpiredMessages, "what_is_old_or_from_the_future_or_expired_is_refused"),
     (broken.TrustsTheAddress, "a_message_for_another_agent_is_refused"),
     (broken.TrustsTheTopic, "a_topic_that_was_not_subscribed_is_refused"),
+    (broken.StartsOnceOnly, "a_stopped_transport_can_be_started_again"),
+    (broken.LeavesTheBlockRunning, "an_async_with_block_starts_and_stops"),
+    (broken.NeverWritesToItself, "an_agent_can_write_to_itself"),
+    (broken.KnowsNoTopics, "a_topic_message_reaches_its_subscribers_only"),
+    (broken.TrustsNobody, "a_signed_message_passes_with_nothing_configured"),
+    (broken.KnowsNoBatches, "the_messages_of_a_batch_pass_one_by_one"),
+    (broken.SendsOneAtATime, "tasks_that_send_at_once_on_one_transport_lose_nothing"),
+    (broken.WaitsUntilItIsRead, "two_who_write_to_each_other_do_not_block_each_other"),
+    (broken.ForgetsWhatItKnows, "acknowledging_is_no_error_for_any_transport"),
+    (broken.TakesTheFieldsForTheMessage, "who_connects_with_the_identity_of_nobody_reaches_nobody"),
 ]
 MISTAKES_IN_STORES: list[tuple[type[StoreTransport], str]] = [
     (broken.AcknowledgesAtOnce, "what_was_not_acknowledged_comes_again_and_the_rest_does_not"),
@@ -136,10 +147,12 @@ MISTAKES_IN_STORES: list[tuple[type[StoreTransport], str]] = [
     (broken.LetsGarbageOut, "what_is_no_message_is_refused_and_the_next_one_passes"),
     (broken.DropsGarbageInSilence, "what_is_no_message_is_refused_and_the_next_one_passes"),
     (broken.EndsWithItsFirstUser, "all_who_wait_for_a_message_are_told_of_the_stop"),
+    (broken.TrustsForgedLetters, "a_forged_message_that_came_by_itself_is_refused"),
+    (broken.StaysInItsProcess, "agents_of_two_processes_write_to_each_other"),
     (broken.TellsBeforeItIsStored, "what_a_killed_sender_was_told_is_sent_arrives"),
 ]
 
-FOUND = (AssertionError, TimeoutError, Undeliverable, RuntimeError, pytest.fail.Exception)
+FOUND = (AssertionError, TimeoutError, Undeliverable, RuntimeError, KeyError, TransportClosed, pytest.fail.Exception)
 
 
 @pytest.mark.parametrize(("transport", "test"), MISTAKES)
@@ -166,21 +179,6 @@ def test_a_sound_transport_that_delivers_at_least_once_passes_the_same_tests(tes
     getattr(AtLeastOnce(), f"test_{test}")(lambda: stored_medium(StoreTransport, tmp_path / "store"))
 
 
-def test_each_test_of_the_contract_has_a_mutant_or_tells_why_not() -> None:
+def test_each_test_of_the_contract_has_a_mutant() -> None:
     tests = {name.removeprefix("test_") for name in dir(TransportContract) if name.startswith("test_")}
-    without = {
-        # what a transport that can do nothing at all fails; the mistakes above need more than these look at
-        "a_stopped_transport_can_be_started_again",
-        "an_async_with_block_starts_and_stops",
-        "an_agent_can_write_to_itself",
-        "a_topic_message_reaches_its_subscribers_only",
-        "a_signed_message_passes_with_nothing_configured",
-        "the_messages_of_a_batch_pass_one_by_one",
-        "tasks_that_send_at_once_on_one_transport_lose_nothing",
-        "two_who_write_to_each_other_do_not_block_each_other",
-        "acknowledging_is_no_error_for_any_transport",
-        "who_connects_with_the_identity_of_nobody_reaches_nobody",
-        "a_forged_message_that_came_by_itself_is_refused",
-        "agents_of_two_processes_write_to_each_other",
-    }
-    assert tests - {test for _, test in [*MISTAKES, *MISTAKES_IN_STORES]} == without
+    assert tests == {test for _, test in [*MISTAKES, *MISTAKES_IN_STORES]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -88,3 +89,24 @@ def test_what_a_killed_sender_was_told_is_sent_arrives(kind: str, tmp_path: Path
         assert store.list(f"mail:{identity_of('eve').fingerprint}:") == []
     assert numbers[:sent] == [*range(sent)]
     assert len(numbers) <= sent + 1, "one more may be stored whose sender did not live to be told"
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(5))
+def test_a_receiver_killed_again_and_again_gets_each_message_once_but_for_the_one_it_was_killed_with(
+    kind: str, tmp_path: Path, seed: int
+) -> None:
+    chance, path, each = random.Random(seed), tmp_path / "store", 150
+    with_a_mailbox(kind, path, "bob")
+    senders = [start("send", kind, path, name, "bob", each) for name in ("alice", "carol")]
+    received: list[str] = []
+    while len(received) < 2 * each:
+        left = 2 * each - len(received) + bool(received)
+        lines = output(start("receive", kind, path, "bob", 10_000, min(chance.randrange(5, 40), left)))[1:]
+        if received:
+            assert lines.pop(0) == received[-1], "the one that was not acknowledged comes again, and first"
+        received += lines
+    for sender in senders:
+        assert len(output(sender)) == each
+    for name in ("alice", "carol"):
+        assert [int(line.split()[1]) for line in received if line.startswith(name)] == [*range(each)]

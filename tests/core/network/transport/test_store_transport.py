@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from converge.core import wire
 from converge.core.identity import Identity
 from converge.core.message import Message, sign_batch
 from converge.core.store import Store
@@ -223,8 +224,46 @@ async def test_what_has_expired_and_who_has_gone_is_swept_from_the_store(village
     village.clock.time += 3700
     await until(lambda: not (store.list("mail:") + store.list("read:") + store.list(f"mailbox:{BOB.fingerprint}")))
     assert store.list() == [f"mailbox:{ALICE.fingerprint}"], "who is here keeps its mailbox"
+    assert office(alice).counters == {"expired": 1}
     with pytest.raises(Undeliverable):
         await alice.send(village.to(BOB, 3))
+
+
+async def test_what_waits_comes_before_what_comes_while_the_transport_starts(village: Village) -> None:
+    alice, bob, carol = await village.start(ALICE), await village.start(BOB), await village.start(CAROL, at=1)
+    await bob.stop()
+    await alice.send(village.to(BOB, 1))
+    await until(lambda: office(alice).load(BOB.fingerprint)[0] == 1)
+    await carol.send(village.to(BOB, 2, CAROL))  # which the office of alice, where bob starts, does not know yet
+    bob = await village.start(BOB)
+    assert await numbers(bob, 2) == [1, 2]
+
+
+async def test_who_lives_in_a_mailbox_keeps_it_and_what_is_in_it_over_a_leap_of_the_clock(village: Village) -> None:
+    alice, bob = await village.start(ALICE, retention_sec=10_000), await village.start(BOB)
+    await alice.send(village.to(BOB, 1))
+    await until(lambda: village.store().list("mail:"))
+    village.clock.time += 3700
+    sweeps = office(alice)._sweep_at
+    await until(lambda: office(alice)._sweep_at > sweeps)
+    assert (await bob.receive(PATIENCE)).payload == {"n": 1}
+    await until(lambda: office(alice).has_box(BOB.fingerprint))
+    assert village.store().list("mail:")
+
+
+async def test_a_forged_copy_in_the_mailbox_does_not_stand_in_the_way_of_the_message(village: Village) -> None:
+    alice, bob = await village.start(ALICE), await village.start(BOB)
+    message = village.to(BOB, 1)
+    body, signature = wire.split(message.to_bytes())
+    forged = wire.join(body, bytes([signature[0] ^ 1]) + signature[1:])
+    expires = village.clock() + 60
+    village.store().put(f"mail:{BOB.fingerprint}:forged", [expires, forged])
+    assert await bob.receive_verified(timeout=PATIENCE) is None
+    await until(lambda: not village.store().list("mail:"))
+    assert village.store().list("read:") == [], "what was refused is not remembered as read"
+    await alice.send(message)
+    assert await numbers(bob, 1) == [1]
+    assert bob.counters == {"refused_forged": 1}
 
 
 async def test_a_message_that_was_acknowledged_cannot_be_put_back_by_anybody(village: Village) -> None:

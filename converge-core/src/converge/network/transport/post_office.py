@@ -53,6 +53,9 @@ class Resident(Protocol):
     def box(self) -> tuple[Iterable[Topic], float]:
         """What the mailbox is subscribed to, and until when it is to be kept."""
 
+    def forget_read(self, now: float) -> list[tuple[str, float]]:
+        """Take out what was read too long ago to be remembered: digests, and until when they were."""
+
 
 @define
 class _Box:
@@ -72,7 +75,7 @@ class PostOffice:
     """All mailboxes of `store`, kept from its change feed by one follower for all agents of an event loop. Use `of`.
 
     What is written while a commit is under way is committed together in the next. `counters` counts what nobody else
-    is told: letters that have `expired` here.
+    is told: letters of agents that live elsewhere, or are away, that have `expired`.
     """
 
     def __init__(self, store: Store, now: Callable[[], float]) -> None:
@@ -169,11 +172,13 @@ class PostOffice:
             self._sent.setdefault(agent_id, {})[key] = len(frame)
         return self.write(puts, ())
 
-    def acknowledge(self, agent_id: str, letters: Iterable[tuple[str, str]], until: float) -> asyncio.Future[None]:
-        """Remove letters, given as (key, digest of the message), and remember until then that they were read."""
-        pairs = list(letters)
-        puts: dict[str, Plain] = {f"{_READ}{agent_id}:{int(until):012}:{digest}": None for _, digest in pairs if digest}
-        return self.write(puts, [key for key, _ in pairs])
+    def acknowledge(self, agent_id: str, letters: Sequence[tuple[str, str, float]]) -> asyncio.Future[None]:
+        """Remove letters, given as (key, digest of the message, until when it is to be remembered that it was read).
+
+        One without a digest is not remembered.
+        """
+        puts: dict[str, Plain] = {_read_key(agent_id, digest, until): None for _, digest, until in letters if digest}
+        return self.write(puts, [key for key, _, _ in letters])
 
     async def read_before(self, agent_id: str) -> dict[str, float]:
         """The digests of the messages that the agent has acknowledged, and until when they are remembered."""
@@ -294,16 +299,22 @@ class PostOffice:
             return
         self._sweep_at = now + _SWEEP_SEC
         self._renew(now)
-        old = [key for box in self._boxes.values() for key, (expires_at, _) in box.letters.items() if expires_at <= now]
-        self.counters["expired"] += len(old)
+        old: list[str] = []
         for agent_id, box in self._boxes.items():
+            expired = [key for key, (expires_at, _) in box.letters.items() if expires_at <= now]
+            old += expired
+            if expired and agent_id not in self._residents:  # who lives here counts it, when it comes to it
+                self.counters["expired"] += len(expired)
+                _log.info("%d messages to %s have expired while it was away", len(expired), agent_id)
+        for agent_id, resident in self._residents.items():
+            old += [_read_key(agent_id, digest, until) for digest, until in resident.forget_read(now)]
+        for agent_id, box in [*self._boxes.items()]:
             if box.until > now or agent_id in self._residents:  # who lives here has just renewed it
                 continue
             if box.until:
                 old.append(_BOX + agent_id)
+                old += await self._call(self.store.list, f"{_READ}{agent_id}:")
             old += box.letters
-        read = await self._call(self.store.list, _READ)
-        old += [key for key in read if _until(key) <= now]
         if old:
             await self._call(self.store.delete_many, list(dict.fromkeys(old)))
 
@@ -331,6 +342,10 @@ def _box_record(resident: Resident) -> dict[str, Plain]:
 def _note_failure(done: asyncio.Future[None]) -> None:
     if not done.cancelled() and (error := done.exception()) is not None:
         _log.warning("a mailbox could not be renewed, and is tried again: %s", error)
+
+
+def _read_key(agent_id: str, digest: str, until: float) -> str:
+    return f"{_READ}{agent_id}:{int(until):012}:{digest}"
 
 
 def _agent_of(key: str) -> str:

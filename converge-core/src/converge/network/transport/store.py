@@ -85,9 +85,9 @@ class StoreTransport(Transport):
         self._office: PostOffice | None = None
         self._letters: Mailbox[Letter] | None = None
         self._held: dict[Message, str] = {}  # received and not acknowledged, and the keys of their letters
+        self._early: list[Letter] | None = None  # what came during the start
         self._taken: set[str] = set()  # keys of the letters that wait here or are held
         self._read: dict[str, float] = {}  # digests of what was acknowledged, and until when they are remembered
-        self._prune_at = 1024
         self._left: dict[str, str] = {}  # acknowledged, but the store did not take it: key, digest
 
     @property
@@ -101,10 +101,12 @@ class StoreTransport(Transport):
             return
         office = PostOffice.of(self._store, self._now)
         letters: Mailbox[Letter] = Mailbox(sys.maxsize)
-        self._letters, self._office = letters, office
+        self._letters, self._office, self._early = letters, office, []
         try:
+            waiting = await office.open(self)
             self._read = await office.read_before(self.agent_id)
-            for letter in await office.open(self):
+            early, self._early = self._early, None
+            for letter in (*waiting, *early):
                 self.deliver(letter)
             await office.keep_box(self)
         except BaseException:
@@ -114,7 +116,7 @@ class StoreTransport(Transport):
     async def stop(self) -> None:
         """Close the mailbox for now. What was received and not acknowledged comes again after the next start."""
         office, letters = self._office, self._letters
-        self._office = self._letters = None
+        self._office = self._letters = self._early = None
         if office is None or letters is None:
             return
         letters.close()
@@ -126,13 +128,22 @@ class StoreTransport(Transport):
 
     def deliver(self, letter: Letter) -> None:
         """Take a letter that the office found; one that is here already is no other one."""
-        if self._letters is not None and letter.key not in self._taken:
+        if self._early is not None:
+            self._early.append(letter)  # behind those that the start has yet to find
+        elif self._letters is not None and letter.key not in self._taken:
             self._taken.add(letter.key)
             self._letters.put(letter)
 
     def box(self) -> tuple[set[Topic], float]:
         """What the mailbox is subscribed to, and until when it is kept."""
         return self.subscriptions, self._now() + self._retention
+
+    def forget_read(self, now: float) -> list[tuple[str, float]]:
+        """Take out what was read too long ago to be remembered: digests, and until when they were."""
+        over = [(digest, until) for digest, until in self._read.items() if until <= now]
+        for digest, _ in over:
+            del self._read[digest]
+        return over
 
     async def subscribe(self, topic: Topic) -> None:
         """Receive from now on what is sent to `topic`, as soon as the sender's process sees that, in some 5 ms."""
@@ -259,13 +270,9 @@ class StoreTransport(Transport):
             key = self._held.pop(message, None)
             if key is not None and message.verify():
                 digest = letters[key] = _digest(message)
-                self._read[digest] = self._now() + self._retention
+                self._read[digest] = float(int(self._now() + self._retention))
             elif key is not None:  # anybody can say who sent it: remembered, it would stand in the way of a real one
                 letters[key] = ""
-        if len(self._read) > self._prune_at:
-            now = self._now()
-            self._read = {digest: until for digest, until in self._read.items() if until > now}
-            self._prune_at = 1024 + 2 * len(self._read)
         if letters:
             await self._forget(letters)
 
@@ -277,8 +284,8 @@ class StoreTransport(Transport):
 
     def _forget(self, letters: Mapping[str, str]) -> asyncio.Future[None]:
         """Remove letters, and remember the digests that come with them."""
-        until = self._now() + self._retention
-        done = self._own_office().acknowledge(self.agent_id, letters.items(), until)
+        read = [(key, digest, self._read.get(digest, 0.0)) for key, digest in letters.items()]
+        done = self._own_office().acknowledge(self.agent_id, read)
         done.add_done_callback(partial(self._forgotten, letters))
         return done
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -16,7 +17,6 @@ from converge.testing.transport.fixtures import Agents, Party, TransportFixtures
 __all__ = ["BoundsContract"]
 
 _NEWS = Topic("news")
-_END = -1
 
 
 class BoundsContract(TransportFixtures):
@@ -56,9 +56,9 @@ class BoundsContract(TransportFixtures):
         sending = asyncio.create_task(flood.send(self.waiting_messages))
         await asyncio.wait({sending}, timeout=self.blocked_sec)
         unread = flood.accepted
-        received = await bob.until(_END)
+        received = await flood.read()
         await sending
-        lost = self.lost(agents.all)
+        lost = self.lost(agents.all) - flood.lost_ends
         assert received == sorted({*received}), "twice, or not in order"
         assert len(received) + flood.refused + lost == self.waiting_messages, "messages were lost and not counted"
         assert unread < self.waiting_messages or lost, f"{unread} messages wait for an agent that reads nothing"
@@ -71,10 +71,11 @@ class BoundsContract(TransportFixtures):
         for number in range(self.waiting_messages):
             await alice.post(alice.message(number, topics=[_NEWS], padding_bytes=self.padding_bytes))
             assert await keen.numbers(1) == [number]
-        ending = asyncio.create_task(_Flood(alice, lazy).send(0))
-        received = await lazy.until(_END)
+        flood = _Flood(alice, lazy)
+        ending = asyncio.create_task(flood.send(0))
+        received = await flood.read()
         await ending
-        lost = self.lost(agents.all)
+        lost = self.lost(agents.all) - flood.lost_ends
         assert received == sorted({*received}), "twice, or not in order"
         assert len(received) + lost == self.waiting_messages, "messages were lost and not counted"
         assert lost, f"{self.waiting_messages} messages wait for an agent that reads nothing"
@@ -96,14 +97,20 @@ class BoundsContract(TransportFixtures):
 
 
 class _Flood:
-    """Messages to one agent, as fast as they are taken."""
+    """Messages to one agent, as fast as they are taken, and then an end, which is repeated if it is lost."""
 
     def __init__(self, sender: Party, recipient: Party, padding_bytes: int = 0) -> None:
         self._sender, self._recipient, self._padding_bytes = sender, recipient, padding_bytes
-        self.accepted = self.refused = 0
+        self.accepted = self.refused = self._ends = self._ends_received = 0
+        self._over = asyncio.Event()
+
+    @property
+    def lost_ends(self) -> int:
+        """How many of the ends did not arrive: a transport has counted them, too."""
+        return self._ends - self._ends_received
 
     async def send(self, count: int) -> None:
-        """So many, one after the other, and then the end, until it is taken."""
+        """So many, one after the other, and the end until it is read."""
         for number in range(count):
             try:
                 message = self._sender.message(number, self._recipient, padding_bytes=self._padding_bytes)
@@ -111,11 +118,28 @@ class _Flood:
                 self.accepted += 1
             except Undeliverable:
                 self.refused += 1
-        while True:
+        while not self._over.is_set():
+            self._ends += 1
             try:
-                return await self._sender.transport.send(self._sender.message(_END, self._recipient))
+                await self._sender.transport.send(self._sender.message(-self._ends, self._recipient))
             except Undeliverable:
-                await asyncio.sleep(0.01)
+                self._ends -= 1
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await self._over.wait()
+
+    async def read(self) -> list[int]:
+        """What arrives, up to the last end: as messages arrive in order, no other one is on its way then."""
+        numbers: list[int] = []
+        while not self._over.is_set():
+            number = (await self._recipient.take()).payload["n"]
+            if number >= 0:
+                numbers.append(number)
+                continue
+            self._ends_received += 1
+            if number == -self._ends:
+                self._over.set()
+        return numbers
 
 
 def _of_size(sender: Party, size: int, recipient: Party | None, topics: list[Topic]) -> Message:
@@ -125,7 +149,10 @@ def _of_size(sender: Party, size: int, recipient: Party | None, topics: list[Top
         to = None if recipient is None else recipient.id
         return Message(recipient=to, topics=topics, payload={"n": b"x" * length}).sign(sender.identity)
 
-    length = 2 * size - len(message(size).to_bytes())
-    made = message(length)
-    assert len(made.to_bytes()) == size
-    return made
+    length = size
+    for _ in range(8):  # what says how long something is may be shorter in a shorter message
+        made = message(length)
+        if (missing := size - len(made.to_bytes())) == 0:
+            return made
+        length += missing
+    raise AssertionError(f"no message has a frame of exactly {size} bytes; declare another max_message_bytes")

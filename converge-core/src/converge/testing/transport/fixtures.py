@@ -151,7 +151,7 @@ class TransportFixtures:
     """The size of the largest message that travels, as the frame that `Message.to_bytes` gives."""
     waiting_messages: ClassVar[int] = 1100
     """So many messages are more than can wait for an agent that reads nothing. Make the bound of your transports small
-    in `medium` and give a smaller number here, and the tests are quick."""
+    in `medium`, but not below 100, and give a smaller number here, and the tests are quick."""
     padding_bytes: ClassVar[int] = 0
     """What each of them carries besides, where the buffers of an operating system hold too many small ones."""
     patience: ClassVar[float] = 10.0
