@@ -17,6 +17,8 @@ __all__ = ["Snapshot"]
 
 _MOST_ADDRESS_BYTES = 8192  # four texts and three of the headers of 1,024 bytes each, and what is around them
 
+_MOST_FRAME_BYTES = 11  # an array of two and the two headers that bytes have at most
+
 
 class Snapshot:
     """What a message said at one moment, for any number of receivers in this process.
@@ -43,8 +45,12 @@ class Snapshot:
 
     def fits(self, max_size: int) -> bool:
         """Whether the frame has at most `max_size` bytes."""
-        message = self._message
-        if message._seal is None and not message.topics and len(self._packed) + _MOST_ADDRESS_BYTES <= max_size:
+        message, seal = self._message, self._message._seal
+        if seal is not None:
+            most = len(seal.body) + len(message.signature) + _MOST_FRAME_BYTES
+        else:
+            most = len(self._packed) + (max_size if message.topics else _MOST_ADDRESS_BYTES)
+        if most <= max_size:
             return True
         try:
             return self.frame_size() <= max_size

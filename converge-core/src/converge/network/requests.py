@@ -52,8 +52,7 @@ class Requests:
 
     def take(self, message: Message) -> bool:
         """Whether `message`, which was checked as all that comes in, is an answer, and so not for anybody else."""
-        asked = message.in_reply_to
-        if asked is None:
+        if not message.headers or (asked := message.in_reply_to) is None:
             return False
         if self._given_up.get(asked) == message.sender:
             del self._given_up[asked]
