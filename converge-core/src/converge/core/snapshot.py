@@ -48,8 +48,10 @@ class Snapshot:
         message, seal = self._message, self._message._seal
         if seal is not None:
             most = len(seal.body) + len(message.signature) + _MOST_FRAME_BYTES
+        elif not message.topics:
+            most = len(self._packed) + _MOST_ADDRESS_BYTES
         else:
-            most = len(self._packed) + (max_size if message.topics else _MOST_ADDRESS_BYTES)
+            most = max_size + 1  # topics have no bound that is worth knowing
         if most <= max_size:
             return True
         try:

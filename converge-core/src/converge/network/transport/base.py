@@ -136,9 +136,7 @@ class Transport(ABC):
         if allow_unsigned and not message.is_signed:
             reason = self._misaddressed(message)
         else:
-            reason = self._refusal(message, identity_registry)
-            if reason is None and type(self.replay_window).settle is not ReplayWindow.settle:  # that does nothing
-                reason = await self._unsettled(message)
+            reason = self._refusal(message, identity_registry) or await self._unsettled(message)
         if reason is None:
             return message
         self.counters[f"refused_{reason}"] += 1
