@@ -18,14 +18,14 @@ from converge.core.tools import ToolRegistry, tool
 from converge.network.identity_registry import IdentityRegistry
 from converge.network.transport.local import LocalTransport
 from converge.observability.replay import ReplayLog
-from converge.runtime import loop as loop_module
+from converge.runtime import turns
 from converge.runtime.loop import Inbox
 from tests.core.runtime.conftest import PATIENCE_SEC, Scripted, World, until
 
 
 @pytest.fixture
 def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop_module, "_MAX_BACKOFF_SEC", 0.0)
+    monkeypatch.setattr(turns, "_MAX_BACKOFF_SEC", 0.0)
 
 
 @tool

@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
-import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self
 
 from converge.coordination.ballot import BallotBox
-from converge.core.agent import Agent, AgentState, Outcome
-from converge.core.decisions import ClaimTask, Decision, InvokeTool, JoinPool, ReportTask, SubmitTask
+from converge.core.agent import Agent, AgentState
 from converge.network.network import AgentNetwork
-from converge.runtime.calls import backoff, described, settled, within
+from converge.runtime.calls import settled, within
 from converge.runtime.context import AgentContext
 from converge.runtime.executor import Executor, StandardExecutor
 from converge.runtime.inbox import Inbox
 from converge.runtime.presence import Presence
 from converge.runtime.scheduler import Scheduler
 from converge.runtime.telling import Teller
-from converge.runtime.threads import StoreThread, in_own_thread
+from converge.runtime.threads import StoreThread
+from converge.runtime.turns import Turns
 from converge.runtime.upkeep import Upkeep
 from converge.runtime.watch import TaskWatch
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
     from types import TracebackType
 
     from converge.coordination.pool_manager import PoolManager
     from converge.coordination.task_manager import TaskManager
     from converge.core.message import Message
     from converge.core.store import Store
-    from converge.core.task import Task
     from converge.core.tools import ToolRegistry
     from converge.network.discovery import AgentDescriptor, DiscoveryService
     from converge.network.identity_registry import IdentityRegistry
@@ -45,14 +41,11 @@ if TYPE_CHECKING:
 __all__ = ["STOP_TIMEOUT_SEC", "AgentRuntime", "Inbox"]
 
 STOP_TIMEOUT_SEC = 10.0
-_PENDING_SHOWN = 32
 _MESSAGES_AT_ONCE = 64
 # A stop cancels the loop, then takes four steps; each has this long. With the grace for what ignores being cancelled
 # that is less than STOP_TIMEOUT_SEC.
 _LOOP_END_SEC = 0.5
 _STEP_SEC = 2.0
-_FAILURES_BEFORE_ERROR = 5
-_MAX_BACKOFF_SEC = 30.0
 _log = logging.getLogger(__name__)
 
 
@@ -135,13 +128,19 @@ class AgentRuntime:
         self._started: asyncio.Future[None] | None = None
         self._stopping = asyncio.Event()
         self._claimed = asyncio.Event()
-        self._alone: deque[Message] = deque()  # of a batch that failed, to be shown one by one
-        self._seen: object = None
-        self._held: set[tuple[str, int]] = set()
-        self._failures = 0
-        self._undone = 0  # calls of `decide` in a row after which a task decision failed
-        self._again_at: float | None = None
-        self._last_activity = 0.0
+        self._turns = Turns(
+            agent,
+            self._executor,
+            self._inbox,
+            self._scheduler,
+            self._teller,
+            transport,
+            task_manager,
+            pool_manager,
+            on_store=self._on_store,
+            count=self._count,
+            claimed=self._claimed,
+        )
 
     # -- life
 
@@ -175,7 +174,7 @@ class AgentRuntime:
             raise RuntimeError(f"the runtime of {self.agent.id} runs already; stop it first")
         self._stopping.clear()
         self._claimed.clear()
-        self._seen, self._failures, self._undone, self._again_at, self.agent.outcomes = None, 0, 0, None, ()
+        self._turns.begin()
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._started = started
         main = asyncio.create_task(self._serve(started), name=f"converge-agent-{self.agent.id[:8]}")
@@ -305,144 +304,22 @@ class AgentRuntime:
             if self._release_interval is not None:
                 jobs.append(upkeep.releasing(self._tasks, self._release_interval))
         if self._checkpoints is not None:
-            jobs.append(upkeep.checkpoints(self._checkpoints, self._checkpoint_interval, lambda: self._last_activity))
+            jobs.append(
+                upkeep.checkpoints(self._checkpoints, self._checkpoint_interval, lambda: self._turns.last_activity)
+            )
         return jobs
 
     # -- the loop
 
     async def _loop(self) -> None:
-        at_once = True
+        turns, at_once = self._turns, True
         while self.agent.state is not AgentState.OFFLINE and not self._stopping.is_set():
             if not at_once:
-                await self._scheduler.wait_for_work(self._patience())
-            if self._again_at is not None and time.monotonic() >= self._again_at:
-                self._seen, self._again_at = None, None  # shown as if it were new
-            await self._turn()
-            at_once = bool(self._alone) or len(self._inbox) > 0 or self._tool_results() or self._seen is None
+                await self._scheduler.wait_for_work(turns.patience(self._receive_timeout))
+            await turns.take()
+            at_once = turns.has_more
             if at_once:
                 await asyncio.sleep(0)
-
-    def _patience(self) -> float:
-        if self._again_at is None:
-            return self._receive_timeout
-        return min(self._receive_timeout, max(self._again_at - time.monotonic(), 0.0))
-
-    async def _turn(self) -> None:
-        agent, changed = self.agent, False
-        messages: list[Message] = []
-        try:
-            tasks, changed = await self._look()
-            messages = [self._alone.popleft()] if self._alone else self._inbox.poll(_MESSAGES_AT_ONCE)
-            await settled(agent.on_tick, list(messages), tasks)
-            if agent.state is not AgentState.OFFLINE and (messages or changed or self._tool_results()):
-                await self._decide(list(messages), tasks)
-                await self._acknowledge(messages)
-        except Exception as error:  # noqa: BLE001  # user code; reported, counted, backed off
-            await self._failed(error, messages, changed=changed)
-
-    async def _look(self) -> tuple[list[Task], bool]:
-        tasks = [] if self._tasks is None else await self._on_store(self._list_tasks, self._tasks)
-        held = {(task.id, task.attempt) for task in tasks if task.assigned_to == self.agent.id}
-        if not held <= self._held:
-            self._claimed.set()
-        self._held = held
-        seen = [(task.id, task.state, task.attempt) for task in tasks]
-        changed = seen != self._seen
-        self._seen = seen
-        return tasks, changed
-
-    def _list_tasks(self, tasks: TaskManager) -> list[Task]:
-        agent = self.agent
-        pools = None if self._pools is None else self._pools.get_pools_for_agent(agent.id)
-        pending = tasks.list_pending_tasks_for_agent(
-            agent.id, pools, agent.capabilities.names(), agent.topics or None, _PENDING_SHOWN
-        )
-        return tasks.list_held_tasks(agent.id) + pending
-
-    def _tool_results(self) -> bool:
-        return _has(self.agent.outcomes, InvokeTool)
-
-    async def _decide(self, messages: list[Message], tasks: list[Task]) -> None:
-        agent = self.agent
-        self._last_activity = time.time()
-        if agent.state is not AgentState.ERROR:
-            agent.state = AgentState.BUSY
-        decisions = await self._ask_and_tell(messages, tasks)
-        self._failures = 0
-        if agent.state is not AgentState.OFFLINE:
-            agent.state = AgentState.IDLE
-        agent.outcomes = ()
-        agent.outcomes = await self._execute(decisions)
-        await self._teller.outcomes(agent.outcomes)
-        if _left_undone(agent.outcomes):
-            self._again_at = time.monotonic() + min(2.0**self._undone, _MAX_BACKOFF_SEC)
-            self._undone = min(self._undone + 1, 10)
-            _log.warning("%s: a task decision failed; decide is called again in a while", agent.id)
-        else:
-            self._undone, self._again_at = 0, None
-        if _has(agent.outcomes, JoinPool):
-            self._scheduler.notify()  # the pool may have tasks, and nothing about them has changed
-
-    async def _ask_and_tell(self, messages: list[Message], tasks: list[Task]) -> Sequence[Decision]:
-        await self._teller.tell("decide_starting", messages=messages, tasks=tasks)
-        try:
-            decisions = await settled(self._ask, messages, tasks)
-            if isinstance(decisions, str | bytes) or not isinstance(decisions, Sequence):
-                raise TypeError(f"decide() returned {type(decisions).__name__}; it returns a list of decisions")
-        except Exception as error:
-            await self._teller.tell("decide_finished", decisions=(), error=error)
-            raise
-        await self._teller.tell("decide_finished", decisions=decisions, error=None)
-        return decisions
-
-    async def _ask(self, messages: list[Message], tasks: list[Task]) -> object:
-        agent = self.agent
-        if not agent.blocking or inspect.iscoroutinefunction(agent.decide):
-            answer: object = agent.decide(messages, tasks)
-        else:
-            answer = await in_own_thread(f"converge-decide-{agent.id[:8]}", agent.decide, messages, tasks)
-        return await answer if inspect.isawaitable(answer) else answer
-
-    async def _execute(self, decisions: Sequence[Decision]) -> tuple[Outcome, ...]:
-        if not decisions:
-            return ()
-        try:
-            outcomes: Any = await settled(self._executor.execute, decisions)
-            return tuple(outcomes or ())
-        except Exception as error:  # noqa: BLE001  # an executor is a plugin; the agent sees what became of it
-            self._count("converge_execute_failures_total")
-            _log.exception("the executor of %s has failed", self.agent.id)
-            return tuple(Outcome(decision, "failed", error=described(error)) for decision in decisions)
-
-    async def _failed(self, error: Exception, messages: list[Message], *, changed: bool) -> None:
-        agent = self.agent
-        self._failures += 1
-        if len(messages) > 1:
-            self._alone.extend(messages)
-        elif messages:
-            self._count("converge_messages_failed_total")
-            await self._acknowledge(messages)
-        else:
-            agent.outcomes = ()
-        if changed or not messages:
-            self._seen = None  # what there was to see has not been dealt with
-        self._count("converge_decide_failures_total")
-        await self._teller.tell("agent_failed", error=error)
-        _log.error("%s failed (%d in a row)", agent.id, self._failures, exc_info=error)
-        if agent.state is not AgentState.OFFLINE and self._failures >= _FAILURES_BEFORE_ERROR:
-            agent.state = AgentState.ERROR
-        elif agent.state is AgentState.BUSY:
-            agent.state = AgentState.IDLE
-        await asyncio.sleep(0 if self._failures == 1 else backoff(self._failures, _MAX_BACKOFF_SEC))
-
-    async def _acknowledge(self, messages: Sequence[Message]) -> None:
-        """What was handled is not to come again; if the transport cannot note that, it may, after a restart."""
-        try:
-            if messages:
-                await self.transport.acknowledge(messages)
-        except Exception:  # noqa: BLE001  # the messages are handled, whatever the transport raises
-            self._count("converge_acknowledge_failures_total")
-            _log.exception("%s: %d messages could not be acknowledged", self.agent.id, len(messages))
 
     # -- beside the loop: each is one step of a job
 
@@ -463,7 +340,7 @@ class AgentRuntime:
             self._replay_log.record_message(message)
         if self._network.requests.take(message):
             self._count("converge_answers_received_total")
-            await self._acknowledge([message])
+            await self._turns.acknowledge([message])
             return
         await self._inbox.push(message)
         self._scheduler.notify()
@@ -480,13 +357,3 @@ class AgentRuntime:
     def _count(self, name: str, value: int = 1) -> None:
         if self._metrics is not None and value:
             self._metrics.inc(name, value)
-
-
-def _has(outcomes: Iterable[Outcome], *kinds: type[Decision]) -> bool:
-    """Whether one of `outcomes` is that of a decision of one of these kinds. There may be many, of few classes."""
-    return any(issubclass(kind, kinds) for kind in {type(outcome.decision) for outcome in outcomes})
-
-
-def _left_undone(outcomes: Sequence[Outcome]) -> bool:
-    """Whether a task decision raised: the set of tasks may be as it was, and nothing else would call `decide` again."""
-    return _has([outcome for outcome in outcomes if outcome.status == "failed"], SubmitTask, ClaimTask, ReportTask)
