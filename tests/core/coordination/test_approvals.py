@@ -114,6 +114,28 @@ def test_only_its_agent_carries_a_decision_out(approvals: Approvals) -> None:
         approvals.finish(approval_id, "bob", "done", None)
 
 
+def test_an_agent_is_told_once_of_what_was_not_allowed(approvals: Approvals, clock: ManualClock) -> None:
+    denied, late, waiting = asked(approvals), asked(approvals, timeout_sec=10), asked(approvals)
+    approvals.poll()
+    assert approvals.due() == set()
+    approvals.deny(denied, by="carol")
+    assert approvals.may_have_changed()
+    approvals.poll()
+    assert approvals.due() == {"alice"}
+    approvals.tell(denied, "alice")
+    approvals.poll()
+    assert approvals.due() == set()
+    clock.advance(10)
+    assert approvals.due() == {"alice"}, "time alone has made it due"
+    approvals.expire(late)
+    with pytest.raises(ApprovalRefused, match="not of 'bob'"):
+        approvals.tell(late, "bob")
+    approvals.tell(late, "alice")
+    with pytest.raises(ApprovalRefused, match="it is waiting, so there is nothing to tell"):
+        approvals.tell(waiting, "alice")
+    assert [record.id for record in approvals.of_agent("alice")] == [waiting]
+
+
 def at_once(calls: list[Callable[[], ApprovalRecord]]) -> list[ApprovalRecord]:
     """What the calls give that are not refused, when all are made at one instant."""
     barrier, accepted = threading.Barrier(len(calls)), []

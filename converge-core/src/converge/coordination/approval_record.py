@@ -4,7 +4,7 @@ WAITING --approve--> APPROVED --the agent starts it--> STARTED --it is over--> D
 WAITING --deny--> DENIED
 WAITING --nobody answered in time--> EXPIRED
 
-DENIED, EXPIRED and DONE are final. STARTED is stored before the decision is carried out, so a decision is carried out
+DENIED, EXPIRED and DONE are final; the agent is told of each, once (`told`). STARTED is stored before the decision is carried out, so a decision is carried out
 at most once: one that is found STARTED by a later process of its agent was cut off, and nobody knows how far it came.
 """
 
@@ -64,6 +64,7 @@ class ApprovalRecord:
     outcome: str | None = None
     error: str | None = None
     ended_at: float | None = None
+    told: bool = False
 
     @classmethod
     def from_plain(cls, data: object) -> ApprovalRecord:
@@ -88,6 +89,10 @@ class ApprovalRecord:
     def standing(self) -> ApprovalState:
         """The state that was stored last: a WAITING one may be past its deadline."""
         return ApprovalState(self.state)
+
+    def is_due(self, now: float) -> bool:
+        """Whether its agent has something to do about it now."""
+        return not self.told and (self.standing is not ApprovalState.WAITING or self.is_overdue(now))
 
     def is_overdue(self, now: float) -> bool:
         """Whether nobody has answered in time."""
@@ -126,7 +131,14 @@ class ApprovalRecord:
         if self.standing is not ApprovalState.STARTED:
             raise self._refused(f"it is {self.state}, so it was not carried out")
         text = None if error is None else error[:_MAX_TEXT]
-        return evolve(self, state=ApprovalState.DONE.value, outcome=outcome, error=text, ended_at=now)
+        return evolve(self, state=ApprovalState.DONE.value, outcome=outcome, error=text, ended_at=now, told=True)
+
+    def told_to(self, agent_id: str) -> ApprovalRecord:
+        """The record when its agent knows that it was denied, or has expired."""
+        self._check_owner(agent_id)
+        if self.standing not in (ApprovalState.DENIED, ApprovalState.EXPIRED):
+            raise self._refused(f"it is {self.state}, so there is nothing to tell")
+        return self if self.told else evolve(self, told=True)
 
     def _check_owner(self, agent_id: str) -> None:
         if agent_id != self.agent_id:

@@ -30,7 +30,7 @@ MAX_WAITING = 100
 MAX_DECISION_BYTES = 262_144
 """The most that a decision may take as plain data."""
 RETENTION_SEC = 604_800.0
-"""How long the record of one that is over is kept: a week."""
+"""How long a record is kept after its end, or after its deadline if its agent never came back: a week."""
 
 _PREFIX = "approval:"
 _MAX_ABOUT = 500
@@ -51,7 +51,7 @@ class Approvals:
         self._records = MoveRecords(store, _PREFIX, ApprovalRecord, _unknown)
         self._follower = Follower(self._records.store, _PREFIX)
         self._open: dict[str, ApprovalRecord] = {}  # where to look, never what to believe
-        self._ended: dict[str, float] = {}
+        self._ends: dict[str, float] = {}
         self._lock = threading.Lock()
 
     @property
@@ -60,7 +60,7 @@ class Approvals:
         return self._records.blocking
 
     def may_have_changed(self) -> bool:
-        """Whether `of_agent` may tell something new, but for what time does: cheap, never a false no."""
+        """Whether `poll` would find anything: cheap, never a false no."""
         return self._follower.may_have_changed()
 
     # -- for people
@@ -123,11 +123,22 @@ class Approvals:
         return approval_id
 
     def of_agent(self, agent_id: str) -> list[ApprovalRecord]:
-        """What is not over yet of the agent's, the oldest first, as of now."""
+        """What the agent has asked and not been told the end of, the oldest first, as of now."""
         with self._lock:
             self._follow()
             mine = [record for record in self._open.values() if record.agent_id == agent_id]
         return sorted(mine, key=lambda record: (record.asked_at, record.id))
+
+    def due(self) -> set[str]:
+        """The agents that have something to do about an answer or a deadline, as of the last look at the store."""
+        now = self._clock.time()
+        with self._lock:
+            return {record.agent_id for record in self._open.values() if record.is_due(now)}
+
+    def poll(self) -> None:
+        """Look at the store."""
+        with self._lock:
+            self._follow()
 
     def expire(self, approval_id: str) -> ApprovalRecord:
         """The record, EXPIRED if nobody has answered it in time."""
@@ -145,12 +156,16 @@ class Approvals:
         now = self._clock.time()
         return self._records.change(approval_id, lambda record: record.done(agent_id, outcome, error, now))
 
+    def tell(self, approval_id: str, agent_id: str) -> ApprovalRecord:
+        """Note that the agent knows of the denial, or that nobody answered in time."""
+        return self._records.change(approval_id, lambda record: record.told_to(agent_id))
+
     def forget_old(self, older_than_sec: float = RETENTION_SEC) -> int:
         """Delete the records of what was over `older_than_sec` seconds ago; how many there were."""
         limit = self._clock.time() - older_than_sec
         with self._lock:
             self._follow()
-            old = [approval_id for approval_id, ended_at in self._ended.items() if ended_at <= limit]
+            old = [approval_id for approval_id, ended_at in self._ends.items() if ended_at <= limit]
         for approval_id in old:
             self._records.store.delete(_PREFIX + approval_id)
         return len(old)
@@ -165,20 +180,19 @@ class Approvals:
         emptied, changes = self._follower.poll()
         if emptied:
             self._open.clear()
-            self._ended.clear()
+            self._ends.clear()
         self._note(changes)
 
     def _note(self, changes: Iterable[Change]) -> None:
         for change in changes:
             approval_id = change.key.removeprefix(_PREFIX)
             self._open.pop(approval_id, None)
-            self._ended.pop(approval_id, None)
+            self._ends.pop(approval_id, None)
             record = None if change.value is DELETED else self._readable(change.key, change.value)
             if record is None:
                 continue
-            if record.standing.is_final:
-                self._ended[approval_id] = record.ended_at or record.deadline
-            else:
+            self._ends[approval_id] = record.deadline if record.ended_at is None else record.ended_at
+            if not record.told:
                 self._open[approval_id] = record
 
     def _readable(self, key: str, value: object) -> ApprovalRecord | None:
