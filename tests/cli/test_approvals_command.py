@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from converge.coordination.approvals import Approvals
+from converge.coordination.task_manager import TaskManager
 from converge.core.decisions import InvokeTool
 from converge.extensions.storage.sqlite import SQLiteStore
 
@@ -59,3 +63,60 @@ def test_without_a_name_the_login_name_is_kept(converge: Converge, asked: str, m
 def test_a_store_that_is_not_there_is_not_made(converge: Converge, tmp_path: Path) -> None:
     assert converge("approvals", "list", *STORE).code == 2
     assert not (tmp_path / "run.db").exists()
+
+
+AGENTS = """
+from pathlib import Path
+
+from converge.core.agent import Agent, AgentState
+from converge.core.decisions import SubmitTask
+from converge.core.task import Task
+
+
+class Clerk(Agent):
+    def decide(self, messages, tasks):
+        if not self.outcomes:
+            return [SubmitTask(Task("t", "order paper"))]
+        if self.outcomes[0].status != "waiting":
+            Path("outcome").write_text(self.outcomes[0].status)
+            self.state = AgentState.OFFLINE
+        return []
+"""
+CONFIG = """
+[store]
+use = "sqlite"
+path = "run.db"
+[run]
+until = "clerk"
+[approvals]
+needed_for = ["SubmitTask"]
+[[agents]]
+class = "agents:Clerk"
+"""
+
+
+def test_an_agent_of_a_run_waits_for_the_answer_of_another_process(converge: Converge, tmp_path: Path) -> None:
+    (tmp_path / "agents.py").write_text(AGENTS)
+    (tmp_path / "converge.toml").write_text(CONFIG)
+    run = subprocess.Popen([sys.executable, "-m", "converge.cli", "run"], cwd=tmp_path)
+    try:
+        patience = time.monotonic() + 60
+        while not (waiting := json.loads(converge("approvals", "list", "--json").out or "[]")):
+            assert run.poll() is None
+            assert time.monotonic() < patience
+        assert converge("approvals", "approve", waiting[0]["id"]).code == 0
+        assert run.wait(60) == 0
+    finally:
+        run.kill()
+        run.wait()
+    assert (tmp_path / "outcome").read_text() == "done"
+    with SQLiteStore(tmp_path / "run.db") as store:
+        assert TaskManager(store).get_task("t") is not None
+
+
+def test_a_policy_that_makes_no_sense_is_a_mistake_in_the_config(converge: Converge, tmp_path: Path) -> None:
+    (tmp_path / "agents.py").write_text(AGENTS)
+    (tmp_path / "converge.toml").write_text(CONFIG + 'approvals = { needed_for = ["SubmitTask:x"] }')
+    told = converge("run")
+    assert told.code == 2
+    assert told.err.startswith("Error: converge.toml [[agents]] 0 approvals: needed_for contains 'SubmitTask:x'; only")

@@ -4,8 +4,9 @@ WAITING --approve--> APPROVED --the agent starts it--> STARTED --it is over--> D
 WAITING --deny--> DENIED
 WAITING --nobody answered in time--> EXPIRED
 
-DENIED, EXPIRED and DONE are final; the agent is told of each, once (`told`). STARTED is stored before the decision is carried out, so a decision is carried out
-at most once: one that is found STARTED by a later process of its agent was cut off, and nobody knows how far it came.
+DENIED, EXPIRED and DONE are final; the agent is told of each, once (`told`). STARTED is stored before the decision is
+carried out, so a decision is carried out at most once: one that is found STARTED by a later process of its agent was
+cut off, and nobody knows how far it came.
 """
 
 from __future__ import annotations

@@ -49,45 +49,57 @@ class ApprovalGate:
         self.agent_id, self.approvals, self.policy = agent_id, approvals, policy
         self._kinds = {**BUILT_IN, **(kinds or {})}
         self._allowed: list[Decision] = []  # being carried out now, a person having allowed it
+        self._noticed = True  # after a start, whatever happened before it
 
     @property
     def blocking(self) -> bool:
-        """Whether `judge` may wait for a disk or a network."""
+        """Whether `hold` may wait for a disk or a network."""
         return self.approvals.blocking
 
-    def judge(self, name: str, decision: Decision) -> Outcome | None:
-        """None when `decision`, carried out as a `name`, needs nobody; else it waits from now on, or is refused."""
-        if any(decision is allowed for allowed in self._allowed) or not self.policy.asks(name, decision):
-            return None
-        if isinstance(decision, SendMessage) and decision.message.signature:
-            return Outcome(
-                decision,
-                "refused",
-                error="a signed message would be too old when somebody has allowed it; send it unsigned",
-            )
+    def needs(self, name: str, decision: Decision) -> bool:
+        """Whether a person has to allow `decision`, carried out as a `name`; yes when the policy fails to say."""
+        if any(decision is allowed for allowed in self._allowed):
+            return False
         try:
-            approval_id = self.approvals.ask(
-                self.agent_id, decision, about=_about(name, decision), timeout_sec=self.policy.timeout_sec
-            )
+            return self.policy.asks(name, decision) is not False
+        except BaseException:  # noqa: BLE001  # whatever a policy raises, it does not allow; nothing awaits here
+            _log.warning("the approval policy failed on %s of %s, so it asks", name, self.agent_id, exc_info=True)
+            return True
+
+    def hold(self, name: str, decision: Decision) -> Outcome:
+        """Let `decision` wait for a person from now on, or refuse it when it cannot wait."""
+        if isinstance(decision, SendMessage) and decision.message.signature:
+            error = "a signed message would be too old when somebody has allowed it; send it unsigned"
+            return Outcome(decision, "refused", error=error)
+        try:
+            about, timeout = _about(name, decision), self.policy.timeout_sec
+            approval_id = self.approvals.ask(self.agent_id, decision, about=about, timeout_sec=timeout)
         except (ApprovalRefused, TypeError, ValueError) as error:
             return Outcome(decision, "refused", error=f"it needs approval and cannot wait for it: {error}")
         return Outcome(decision, "waiting", value=approval_id)
 
+    def notice(self) -> None:
+        """Let the next `settle` look at the store."""
+        self._noticed = True
+
     async def settle(
         self, execute: Callable[[Sequence[Decision]], Awaitable[Sequence[Outcome]]], on_store: Callable[..., Any]
-    ) -> list[Outcome]:
-        """Deal with what was answered, or not in time; the outcomes that the agent does not know of yet.
+    ) -> dict[str, Outcome]:
+        """Deal with what was answered, or not in time; the outcomes that the agent does not know of yet, by approval.
 
         A decision that was allowed is carried out by `execute` now; `on_store` makes the calls that may block.
         """
-        outcomes: list[Outcome] = []
-        now = time.time()
-        for record in await on_store(self.approvals.of_agent, self.agent_id):
+        outcomes: dict[str, Outcome] = {}
+        if not self._noticed:
+            return outcomes
+        for found in await on_store(self.approvals.of_agent, self.agent_id):
+            record = found
             if record.standing is ApprovalState.WAITING:
-                record = await on_store(self.approvals.expire, record.id) if now >= record.deadline else record
+                record = await on_store(self.approvals.expire, record.id)
             outcome = await self._settled(record, execute, on_store)
             if outcome is not None:
-                outcomes.append(outcome)
+                outcomes[record.id] = outcome
+        self._noticed = False
         return outcomes
 
     async def _settled(
