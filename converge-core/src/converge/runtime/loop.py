@@ -46,10 +46,10 @@ __all__ = ["STOP_TIMEOUT_SEC", "AgentRuntime", "Inbox"]
 
 STOP_TIMEOUT_SEC = 10.0
 _MESSAGES_AT_ONCE = 64
-# A stop cancels the loop, then takes four steps; each has this long. With the grace for what ignores being cancelled
+# A stop cancels the loop, then takes five steps; each has this long. With the grace for what ignores being cancelled
 # that is less than STOP_TIMEOUT_SEC.
 _LOOP_END_SEC = 0.5
-_STEP_SEC = 2.0
+_STEP_SEC = 1.6
 _log = logging.getLogger(__name__)
 
 
@@ -255,6 +255,9 @@ class AgentRuntime:
         agent = self.agent
         self._store_thread.open()
         stack.callback(self._store_thread.close)
+        close = getattr(self._executor, "close", None)
+        if close is not None:
+            stack.push_async_callback(self._guarded, "closing the executor", close)
         stack.push_async_callback(self._guarded, "stopping the transport", self.transport.stop)
         self.transport.bind_identity(agent.identity)
         await settled(self.transport.start)
