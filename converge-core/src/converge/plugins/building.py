@@ -14,7 +14,7 @@ from converge.plugins.fields import PLUGIN_KIND
 from converge.plugins.problems import Refused, Unusable
 from converge.plugins.secret import Secret
 
-__all__ = ["Call", "options_of", "prepare", "read_table"]
+__all__ = ["Call", "options_of", "prepare", "read_table", "takes"]
 
 _Parameters = Mapping[str, inspect.Parameter]
 
@@ -94,6 +94,15 @@ def options_of(obj: object, describe: Callable[[object, str], dict[str, object] 
         if options[key] is None and value is not None:
             return None
     return options
+
+
+def takes(driver: object, name: str) -> bool:
+    """Whether `build` hands what is called `name` in its context on to `driver`."""
+    make = getattr(driver, "from_options", None) if getattr(driver, "converge_options", None) is not None else None
+    if make is None:
+        make = driver
+    parameters = _parameters(make) if callable(make) else None
+    return parameters is not None and (_takes_any(parameters) or _takes(parameters, name))
 
 
 def _plugin_kinds(options_class: object) -> dict[str, str]:

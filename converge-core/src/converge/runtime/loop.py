@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from converge.coordination.ballot import BallotBox
 from converge.core.agent import Agent, AgentState
 from converge.network.network import AgentNetwork
+from converge.runtime.agent_tools import AgentTools
 from converge.runtime.approving import ApprovalGate, ApprovalWatch
 from converge.runtime.calls import settled, within
 from converge.runtime.context import AgentContext
@@ -122,11 +123,13 @@ class AgentRuntime:
         kwargs = {
             "metrics_collector": metrics_collector,
             "replay_log": replay_log,
-            "tool_registry": tool_registry,
             "store_thread": self._store_thread,
             "capabilities": lambda: agent.capabilities.names(),  # the set may be replaced
             **(executor_kwargs or {}),
         }
+        self._tools = AgentTools(kwargs.get("tool_registry", tool_registry))
+        self._tools.take(agent.tools)
+        kwargs["tool_registry"] = self._tools
         self._gate = _gate(agent.id, approvals, approval_policy, kwargs.get("custom_handlers"))
         if self._gate is not None:
             kwargs["approvals"] = self._gate
@@ -261,7 +264,9 @@ class AgentRuntime:
         stack.push_async_callback(self._guarded, "stopping the transport", self.transport.stop)
         self.transport.bind_identity(agent.identity)
         await settled(self.transport.start)
-        agent.bind(AgentContext(self._network, self._tasks, self._pools, self._ballots, self._store_thread))
+        agent.bind(
+            AgentContext(self._network, self._tasks, self._pools, self._ballots, self._store_thread, self._tools)
+        )
         stack.callback(agent.bind, None)
         if self._tasks is not None:
             stack.callback(self._tasks.add_listener(self._scheduler.notify))
@@ -280,6 +285,7 @@ class AgentRuntime:
         stack.push_async_callback(self._teller.tell, "agent_stopped")
         stack.push_async_callback(self._guarded, "on_stop", agent.on_stop)
         await settled(agent.on_start)
+        self._tools.take(agent.tools)  # on_start may have added some
         await self._presence.announce()  # on_start may have added topics and capabilities
         await self._teller.tell("agent_started")
 
