@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from converge.core.decisions import Decision
 from converge.core.errors import ToolNotImportable
 from converge.core.tools import ToolRegistry
-from converge.plugins.building import read_table, takes
+from converge.plugins.building import takes
 from converge.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,16 +30,16 @@ _NEEDED = {
 
 
 def check_execution(plugins: PluginManager, config: Config) -> None:
-    """Raise what is wrong with the names of executors, tools and handlers; imports them, and makes none."""
+    """Raise what is wrong with the names and options of executors, tools and handlers; imports them, makes none."""
     for agent in config.agents:
         table, where = _executor_of(config, agent)
-        driver = _found(plugins, "executor", table, where)
+        driver = plugins.check_options("executor", table, where=where)
         needed = {"custom_handlers": config.run.handlers, "tool_registry": agent.tools}
         _check_takes(driver, [name for name, given in needed.items() if given], where)
         for index, tool in enumerate(agent.tools):
-            _found(plugins, "tool", tool, f"{agent.place} tools {index}")
+            plugins.check_options("tool", tool, where=f"{agent.place} tools {index}")
     for index, handlers in enumerate(config.run.handlers):
-        _found(plugins, "handlers", handlers, config.place(f"[run] handlers {index}"))
+        plugins.check_options("handlers", handlers, where=config.place(f"[run] handlers {index}"))
 
 
 def tools_of(plugins: PluginManager, agent: AgentConfig, agent_id: str) -> ToolRegistry:
@@ -72,7 +72,7 @@ def executor_factory(plugins: PluginManager, config: Config, agent: AgentConfig)
 
     def make(agent_id: str, network: object, task_manager: object, pool_manager: object, **context: Any) -> Executor:
         needed = [name for name in _NEEDED if context.get(name)]
-        _check_takes(_found(plugins, "executor", table, where), needed, where)
+        _check_takes(plugins.check_options("executor", table, where=where), needed, where)
         context |= {"network": network, "task_manager": task_manager, "pool_manager": pool_manager}
         try:
             made = plugins.build("executor", table, where=where, agent_id=agent_id, **context)
@@ -89,16 +89,6 @@ def _executor_of(config: Config, agent: AgentConfig) -> tuple[str | dict[str, ob
     if agent.executor is None:
         return config.run.executor, config.place("[run] executor")
     return agent.executor, f"{agent.place} executor"
-
-
-def _found(plugins: PluginManager, kind: str, table: str | dict[str, object], where: str) -> object:
-    from converge.plugins import PluginError
-
-    try:
-        return plugins.find(kind, read_table(kind, table)[0])
-    except PluginError as error:
-        error.where = where
-        raise
 
 
 def _check_takes(driver: object, names: Iterable[str], where: str) -> None:
