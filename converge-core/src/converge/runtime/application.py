@@ -29,6 +29,7 @@ from converge.plugins import PluginManager, default_manager
 from converge.runtime.errors import AgentFailed, ConfigError
 from converge.runtime.keys import Member, members
 from converge.runtime.loop import AgentRuntime
+from converge.runtime.parking import Parking
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -180,6 +181,7 @@ class Application:
             },
             claim_ttl_interval_sec=self._config.run.release_interval_sec if first else None,
             lifecycle=self._listeners,
+            parking=Parking(member.identity.fingerprint, store),
         )
 
     def _agent(self, member: Member) -> Agent:

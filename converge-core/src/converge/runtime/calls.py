@@ -12,7 +12,7 @@ from converge.runtime.errors import CallFailed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["GRACE_SEC", "backoff", "contained", "described", "settled", "within"]
+__all__ = ["GRACE_SEC", "backoff", "contained", "described", "settled", "undo_cancel", "within"]
 
 GRACE_SEC = 0.25
 """How long a call that was cancelled has for its own cleaning up before it is left behind."""
@@ -67,6 +67,13 @@ async def _give_up(task: asyncio.Task[object]) -> None:
         _log.error("%r ignores that it was cancelled; it is left behind", task.get_coro())
     elif not task.cancelled():
         task.exception()  # too late to matter; asked for, so that asyncio does not report it as lost
+
+
+def undo_cancel() -> None:
+    """Let the running task forget that it was cancelled, by what it called and not by who may end it."""
+    task = asyncio.current_task()
+    while task is not None and task.uncancel():
+        pass
 
 
 def contained(error: BaseException) -> Exception:

@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING, Any, Self
 
 from converge.coordination.ballot import BallotBox
 from converge.core.agent import Agent, AgentState
+from converge.core.message import Message
 from converge.network.network import AgentNetwork
-from converge.runtime.calls import settled, within
+from converge.runtime.calls import contained, settled, undo_cancel, within
 from converge.runtime.context import AgentContext
+from converge.runtime.errors import CallFailed
 from converge.runtime.executor import Executor, StandardExecutor
 from converge.runtime.inbox import Inbox
+from converge.runtime.parking import ParkedMessage, Parking
 from converge.runtime.presence import Presence
 from converge.runtime.scheduler import Scheduler
 from converge.runtime.telling import Teller
 from converge.runtime.threads import StoreThread
 from converge.runtime.turns import Turns
-from converge.runtime.upkeep import Upkeep
+from converge.runtime.upkeep import FailureStreak, Upkeep
 from converge.runtime.watch import TaskWatch
 
 if TYPE_CHECKING:
@@ -28,7 +31,6 @@ if TYPE_CHECKING:
 
     from converge.coordination.pool_manager import PoolManager
     from converge.coordination.task_manager import TaskManager
-    from converge.core.message import Message
     from converge.core.store import Store
     from converge.core.tools import ToolRegistry
     from converge.network.discovery import AgentDescriptor, DiscoveryService
@@ -42,9 +44,10 @@ __all__ = ["STOP_TIMEOUT_SEC", "AgentRuntime", "Inbox"]
 
 STOP_TIMEOUT_SEC = 10.0
 _MESSAGES_AT_ONCE = 64
-# A stop cancels the loop, then takes four steps; each has this long. With the grace for what ignores being cancelled
-# that is less than STOP_TIMEOUT_SEC.
-_LOOP_END_SEC = 0.5
+# A stop lets what was decided be carried out for a moment, cancels the loop, then takes four steps; each has this long.
+# With the grace for what ignores being cancelled that is less than STOP_TIMEOUT_SEC.
+_FINISH_SEC = 0.5
+_LOOP_END_SEC = 0.25
 _STEP_SEC = 2.0
 _log = logging.getLogger(__name__)
 
@@ -60,8 +63,11 @@ class AgentRuntime:
 
     Claims, and the lease in discovery, are renewed at a third of their TTL while the agent runs, and given back when it
     stops. A `decide` that fails (raises, or returns no list) is counted as `converge_decide_failures_total`; its
-    messages are shown again one by one, and one that fails alone is lost, which `converge_messages_failed_total`
-    counts. Failures back off; five in a row put the agent into ERROR, in which it is unhealthy, until one succeeds.
+    messages are shown again one by one. One that fails alone (`converge_messages_failed_total`) is shown again after
+    0.1, 0.5, 2.5 and 12.5 s, while the others go on, and is parked at its fifth failure: acknowledged, counted as
+    `converge_messages_parked_total`, and kept with the reason in `parked`, also beyond this process if `parking` has a
+    store. Failures of different causes back off; five in a row put the agent into ERROR, in which it is unhealthy,
+    until one succeeds.
 
     With `identity_registry` only verified messages of the senders in it are taken; without one, unsigned ones too, but
     never a forged one. `claim_ttl_interval_sec` makes this runtime release expired claims, of any agent, at that
@@ -98,6 +104,7 @@ class AgentRuntime:
         receive_timeout_sec: float = 30.0,
         claim_ttl_interval_sec: float | None = None,
         lifecycle: Lifecycle | None = None,
+        parking: Parking | None = None,
     ) -> None:
         self.agent, self.transport = agent, transport
         self._pools, self._tasks, self._metrics = pool_manager, task_manager, metrics_collector
@@ -127,7 +134,10 @@ class AgentRuntime:
         self._main: asyncio.Task[None] | None = None
         self._started: asyncio.Future[None] | None = None
         self._stopping = asyncio.Event()
+        self._ended = False  # whether the jobs are over, whoever ended them
+        self._receiving = FailureStreak()
         self._claimed = asyncio.Event()
+        self._parking = Parking(agent.id) if parking is None else parking
         self._turns = Turns(
             agent,
             self._executor,
@@ -137,9 +147,11 @@ class AgentRuntime:
             transport,
             task_manager,
             pool_manager,
+            self._parking,
             on_store=self._on_store,
             count=self._count,
             claimed=self._claimed,
+            ending=self._is_ending,
         )
 
     # -- life
@@ -148,15 +160,43 @@ class AgentRuntime:
     def running(self) -> bool:
         """Whether the agent has started and not yet stopped."""
         started = self._started is not None and self._started.done()
-        return started and self._main is not None and not self._main.done() and not self._stopping.is_set()
+        return started and self._main is not None and not self._main.done() and not self._is_ending()
 
     def is_healthy(self) -> bool:
-        """Whether the loop runs, the agent is not in ERROR, and `health_check` agrees; one that raises does not."""
-        return self.running and self.agent.state is not AgentState.ERROR and self._agrees(self._health_check)
+        """Whether the loop runs, messages can be received, the agent is not in ERROR, and `health_check` agrees; one
+        that raises does not.
+
+        True within a second of what it says. A `decide` that takes long is no failure, however long; one that blocks
+        the event loop also blocks who asks this, so ask from outside with a timeout.
+        """
+        return self.is_receiving and self.agent.state is not AgentState.ERROR and self._agrees(self._health_check)
 
     def is_ready(self) -> bool:
         """Whether the agent takes work, and `ready_check` agrees; one that raises does not."""
-        return self.running and self._agrees(self._ready_check)
+        return self.is_receiving and self._agrees(self._ready_check)
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether it runs, and its transport does not fail again and again at receiving."""
+        return self.running and not self._receiving.lasts
+
+    @property
+    def parked(self) -> tuple[ParkedMessage, ...]:
+        """The messages that failed five times, the oldest first: at most 100, unless `parking` says otherwise."""
+        return self._parking.messages
+
+    async def requeue(self, message_id: str) -> int:
+        """Show parked messages of this id to the agent again, as if they had never failed; how many there were."""
+        messages = self._parking.requeue(message_id)
+        self._turns.requeue(messages)
+        return len(messages)
+
+    async def drop_parked(self, message_id: str) -> int:
+        """Forget parked messages of this id for good; how many there were. Raises what the store raises."""
+        return int(await self._on_store(self._parking.drop, message_id))
+
+    def _is_ending(self) -> bool:
+        return self._stopping.is_set() or self._ended
 
     def _agrees(self, check: Callable[[], bool] | None) -> bool:
         try:
@@ -174,6 +214,7 @@ class AgentRuntime:
             raise RuntimeError(f"the runtime of {self.agent.id} runs already; stop it first")
         self._stopping.clear()
         self._claimed.clear()
+        self._ended, self._receiving = False, FailureStreak()
         self._turns.begin()
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._started = started
@@ -209,11 +250,18 @@ class AgentRuntime:
             main.exception()  # logged when it happened, and raised by wait_stopped; not lost when nobody waits
 
     async def wait_stopped(self) -> None:
-        """Return when the agent has stopped, by `stop`, by itself (OFFLINE), or by an error, which is raised here."""
-        if self._main is not None:
-            await asyncio.wait({self._main})
-            if not self._main.cancelled():
-                self._main.result()
+        """Return when the agent has stopped, by `stop`, by itself (OFFLINE), or by an error, which is raised here.
+
+        That somebody else cancelled the runtime's task is an error too, `CallFailed`.
+        """
+        main = self._main
+        if main is None:
+            return
+        await asyncio.wait({main})
+        if not main.cancelled():
+            main.result()
+        elif not self._stopping.is_set():
+            raise CallFailed(f"the runtime of {self.agent.id} was cancelled, and not by its stop()")
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -231,11 +279,12 @@ class AgentRuntime:
                 await self._open(stack)
                 started.set_result(None)
                 await self._work()
-        except Exception:
-            if started.done():
+        except BaseException:
+            if started.done() and not self._stopping.is_set():
                 _log.exception("the runtime of %s has failed", self.agent.id)
             raise
         finally:
+            self._ended = True
             self.agent.state = AgentState.OFFLINE
             await self._teller.tell("runtime_stopped")
 
@@ -255,7 +304,7 @@ class AgentRuntime:
             watch.open()
             stack.push_async_callback(watch.close)
             stack.push_async_callback(self._guarded, "giving the claims back", self._give_back)
-            await self._on_store(self._tasks.take_over, agent.id)
+        await self._on_store(self._take_up)
         stack.push_async_callback(self._guarded, "unregistering", self._presence.withdraw)
         await self._presence.announce()  # before on_start, so that what it sends is signed
         agent.state = AgentState.IDLE
@@ -264,6 +313,12 @@ class AgentRuntime:
         await settled(agent.on_start)
         await self._presence.announce()  # on_start may have added topics and capabilities
         await self._teller.tell("agent_started")
+
+    def _take_up(self) -> None:
+        """What an earlier life of this agent has left in the store, in one hop."""
+        if self._tasks is not None:
+            self._tasks.take_over(self.agent.id)
+        self._parking.load()
 
     async def _give_back(self) -> None:
         tasks = self._tasks
@@ -283,22 +338,30 @@ class AgentRuntime:
         for message in self._network.unread():  # which came while on_start waited for an answer
             await self._take(message)
         self._network.is_read = True
-        tasks = [asyncio.create_task(job) for job in (self._loop(), self._stopping.wait(), *self._jobs())]
+        loop = asyncio.create_task(self._loop())
+        tasks = [loop, *(asyncio.create_task(job) for job in (self._stopping.wait(), *self._jobs()))]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                task.result()
+                _raise_why_it_ended(task)
         finally:
+            self._ended = True
             self._network.is_read = False
+            if self._turns.carrying_out:
+                await asyncio.wait({loop}, timeout=_FINISH_SEC)
             for task in tasks:
                 task.cancel()
-            _, left = await asyncio.wait(tasks, timeout=_LOOP_END_SEC)
+            ended, left = await asyncio.wait(tasks, timeout=_LOOP_END_SEC)
             for task in left:
                 _log.error("%s: %r ignores that it was cancelled; it is left behind", self.agent.id, task.get_coro())
+            for task in ended:
+                if not task.cancelled():
+                    task.exception()  # the first one is raised; asked for, so that asyncio reports none as lost
+            self._turns.put_away()
 
     def _jobs(self) -> list[Coroutine[Any, Any, None]]:
-        upkeep = Upkeep(self.agent.id, self._count, self._on_store)
-        jobs = [upkeep.forever("receiving", "converge_receive_failures_total", self._listen)]
+        upkeep = Upkeep(self.agent.id, self._count, self._on_store, self._is_ending)
+        jobs = [upkeep.forever("receiving", "converge_receive_failures_total", self._listen, self._receiving)]
         if self._tasks is not None:
             jobs.append(upkeep.renewing(self._tasks, self._claimed))
             if self._release_interval is not None:
@@ -313,13 +376,19 @@ class AgentRuntime:
 
     async def _loop(self) -> None:
         turns, at_once = self._turns, True
-        while self.agent.state is not AgentState.OFFLINE and not self._stopping.is_set():
-            if not at_once:
-                await self._scheduler.wait_for_work(turns.patience(self._receive_timeout))
-            await turns.take()
-            at_once = turns.has_more
-            if at_once:
-                await asyncio.sleep(0)
+        while self.agent.state is not AgentState.OFFLINE and not self._is_ending():
+            try:
+                if not at_once:
+                    await self._scheduler.wait_for_work(turns.patience(self._receive_timeout))
+                await turns.take()
+                at_once = turns.has_more
+                if at_once:
+                    await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                if self._is_ending():
+                    raise
+                undo_cancel()  # a plain `decide` has cancelled the task that it runs in
+                _log.warning("%s: its loop was cancelled by what it calls; it goes on", self.agent.id)
 
     # -- beside the loop: each is one step of a job
 
@@ -336,6 +405,8 @@ class AgentRuntime:
         if message is None:
             self._count("converge_messages_refused_total")
             return
+        if not isinstance(message, Message):
+            raise TypeError(f"receive_verified() of {type(self.transport).__name__} gave a {type(message).__name__}")
         if self._replay_log is not None:
             self._replay_log.record_message(message)
         if self._network.requests.take(message):
@@ -349,7 +420,7 @@ class AgentRuntime:
             await self._teller.tell("message_received", message=message)
 
     async def _on_store(self, call: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401  # passes through
-        parts = (self._tasks, self._pools, self._checkpoints, self._network.discovery)
+        parts = (self._tasks, self._pools, self._checkpoints, self._network.discovery, self._parking)
         if any(part is not None and part.blocking for part in parts):
             return await self._store_thread.run(call, *args)
         return call(*args)
@@ -357,3 +428,12 @@ class AgentRuntime:
     def _count(self, name: str, value: int = 1) -> None:
         if self._metrics is not None and value:
             self._metrics.inc(name, value)
+
+
+def _raise_why_it_ended(task: asyncio.Task[Any]) -> None:
+    """Raise what ended a job, if it was not the job itself, as an error that whoever waits for the runtime is told."""
+    if task.cancelled():
+        raise CallFailed(f"{task.get_coro()!r} was cancelled, and not by a stop")
+    error = task.exception()
+    if error is not None:
+        raise contained(error)

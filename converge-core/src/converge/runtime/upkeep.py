@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from converge.runtime.calls import backoff, described, settled
+from converge.runtime.calls import backoff, contained, described, settled, undo_cancel
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -16,41 +17,87 @@ if TYPE_CHECKING:
     from converge.coordination.task_manager import TaskManager
     from converge.core.store import Store
 
-__all__ = ["Upkeep"]
+__all__ = ["FailureStreak", "Upkeep"]
 
 _MAX_BACKOFF_SEC = 1.0
+_FAILURES_THAT_LAST = 4  # after pauses of 0.1, 0.2 and 0.4 s, so within a second
 _RENEW_CHECK_SEC = 30.0  # for claims that an agent made by itself, in a `decide` that goes on
 _log = logging.getLogger(__name__)
 
 _Job: TypeAlias = "Coroutine[Any, Any, None]"
 
 
+class FailureStreak:
+    """How often in a row a job has failed, and when last. `clock` gives seconds, of any beginning."""
+
+    __slots__ = ("_clock", "_last", "failures")  # one an agent
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.failures = 0
+        self._clock, self._last = clock, 0.0
+
+    def failed(self) -> None:
+        """Note a failure."""
+        self.failures += 1
+        self._last = self._clock()
+
+    @property
+    def lasts(self) -> bool:
+        """Whether the job fails again and again, until now.
+
+        A step that has gone on for longer than the longest pause has not failed: it waits for something to come.
+        """
+        return self.failures >= _FAILURES_THAT_LAST and self._clock() - self._last < 2 * _MAX_BACKOFF_SEC
+
+
 class Upkeep:
     """The jobs of one agent, each a coroutine that goes on until it is cancelled.
 
-    `count` adds to a metric; `on_store` makes a call that may block where that harms nobody.
+    `count` adds to a metric; `on_store` makes a call that may block where that harms nobody; `ending` tells whether it
+    is the runtime that cancels.
     """
 
     def __init__(
-        self, agent_id: str, count: Callable[[str, int], None], on_store: Callable[..., Awaitable[Any]]
+        self,
+        agent_id: str,
+        count: Callable[[str, int], None],
+        on_store: Callable[..., Awaitable[Any]],
+        ending: Callable[[], bool],
     ) -> None:
-        self._agent_id, self._count, self._on_store = agent_id, count, on_store
+        self._agent_id, self._count, self._on_store, self._ending = agent_id, count, on_store, ending
 
-    async def forever(self, what: str, counter: str, step: Callable[[], Awaitable[None]]) -> None:
-        """Take `step` again and again. A store or a transport that fails is tried again, less and less often."""
-        failures = 0
+    async def forever(
+        self, what: str, counter: str, step: Callable[[], Awaitable[None]], streak: FailureStreak | None = None
+    ) -> None:
+        """Take `step` again and again. A store or a transport that fails is tried again, less and less often.
+
+        A step that cancels the task it runs in has failed as any other. `streak` follows what fails.
+        """
+        streak = FailureStreak() if streak is None else streak
         while True:
             try:
-                await settled(step)
-                failures = 0
-            except Exception as error:  # noqa: BLE001  # counted and logged; tried again
-                failures += 1
-                self._count(counter, 1)
-                _log.warning(
-                    "%s: %s failed (%d in a row): %s", self._agent_id, what, failures, described(error), exc_info=error
-                )
-                await asyncio.sleep(backoff(failures, _MAX_BACKOFF_SEC))
-            await asyncio.sleep(0)  # a step that never waits must not keep the event loop
+                await self._once(what, counter, step, streak)
+            except asyncio.CancelledError as error:
+                if self._ending():
+                    raise
+                undo_cancel()
+                self._failed(what, counter, streak, contained(error))
+
+    async def _once(self, what: str, counter: str, step: Callable[[], Awaitable[None]], streak: FailureStreak) -> None:
+        try:
+            await settled(step)
+            streak.failures = 0
+        except Exception as error:  # noqa: BLE001  # counted and logged; tried again
+            self._failed(what, counter, streak, error)
+            await asyncio.sleep(backoff(streak.failures, _MAX_BACKOFF_SEC))
+        await asyncio.sleep(0)  # a step that never waits must not keep the event loop
+
+    def _failed(self, what: str, counter: str, streak: FailureStreak, error: Exception) -> None:
+        streak.failed()
+        self._count(counter, 1)
+        _log.warning(
+            "%s: %s failed (%d in a row): %s", self._agent_id, what, streak.failures, described(error), exc_info=error
+        )
 
     def renewing(self, tasks: TaskManager, claimed: asyncio.Event) -> _Job:
         """Renew the claims where a third of the TTL is over, and look again when there is a new one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from converge.core.errors import MessageDecodeError
 from converge.network.replay_window import ReplayWindow
@@ -32,6 +32,9 @@ class Transport(ABC):
     loop. `counters` counts by name what was dropped or refused; nothing is lost without a count. `replay_window`
     judges what is fresh; another one may be put in its place before the start.
     """
+
+    redelivers: ClassVar[bool] = False
+    """Whether what was received and not acknowledged comes again after a stop and the next start."""
 
     def __init__(self, agent_id: str) -> None:
         self.agent_id = agent_id
