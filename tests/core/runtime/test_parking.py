@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from converge.core.agent import AgentState
 from converge.core.identity import Identity
 from converge.core.message import Message
 from converge.core.topic import Topic
@@ -173,7 +172,6 @@ async def test_a_flood_of_poison_is_held_back_and_not_lost(world: World, monkeyp
     await until(lambda: len(held._retries) >= MAX_WAITING and not held._alone)
     assert len(held._retries) + len(inbox) == 2 * MAX_WAITING
     assert len(held._retries) < MAX_WAITING + 64
-    assert agent.state is AgentState.ERROR
 
 
 @pytest.mark.usefixtures("retries_at_once")

@@ -123,12 +123,33 @@ class Application:
                 for member in self._mine
             }
             stack.push_async_callback(_stop_all, runtimes)
-            for member in self._mine:
-                self._join(pools, member)
-                await runtimes[member.name].start()
+            stop = asyncio.Event() if stop is None else stop
+            if not await self._started(runtimes, pools, stop):
+                return False
             if on_progress is not None:
                 stack.push_async_callback(reporting(tasks, on_progress))
-            return await self._until_over(runtimes, stop or asyncio.Event())
+            return await self._until_over(runtimes, stop)
+
+    async def _started(self, runtimes: dict[str, AgentRuntime], pools: PoolManager, stop: asyncio.Event) -> bool:
+        """Start the agents; False when `stop` is set meanwhile, however long one of them takes to start."""
+        starting = asyncio.create_task(self._start(runtimes, pools))
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                return True
+            return False
+        finally:
+            stopped.cancel()
+            if not starting.done():
+                starting.cancel()
+                await asyncio.gather(_stop_all(runtimes), asyncio.wait({starting}))
+
+    async def _start(self, runtimes: dict[str, AgentRuntime], pools: PoolManager) -> None:
+        for member in self._mine:
+            self._join(pools, member)
+            await runtimes[member.name].start()
 
     def _create_pools(self, pools: PoolManager) -> None:
         for index, pool in enumerate(self._config.pools):
