@@ -11,6 +11,7 @@ from converge.coordination.ballot import BallotBox
 from converge.core.agent import Agent, AgentState
 from converge.core.message import Message
 from converge.network.network import AgentNetwork
+from converge.runtime.approving import ApprovalGate, ApprovalWatch
 from converge.runtime.calls import contained, settled, undo_cancel, within
 from converge.runtime.context import AgentContext
 from converge.runtime.errors import CallFailed
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
     from types import TracebackType
 
+    from converge.coordination.approvals import Approvals
     from converge.coordination.pool_manager import PoolManager
     from converge.coordination.task_manager import TaskManager
+    from converge.core.decisions import Decision
     from converge.core.store import Store
     from converge.core.tools import ToolRegistry
     from converge.network.discovery import AgentDescriptor, DiscoveryService
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from converge.observability.metrics import MetricsCollector
     from converge.observability.replay import ReplayLog
     from converge.plugins.lifecycle import Lifecycle
+    from converge.policy.approval import ApprovalPolicy
 
 __all__ = ["STOP_TIMEOUT_SEC", "AgentRuntime", "Inbox"]
 
@@ -74,7 +78,8 @@ class AgentRuntime:
     interval. With `checkpoint_store`, the Unix time of the last activity is written to `checkpoint:<agent id>` every
     `checkpoint_interval_sec`.
 
-    The listeners of `lifecycle` are told what happens (docs/hooks.md).
+    Decisions that `approval_policy` asks a person about wait in `approvals`; one is no use without the other
+    (docs/approvals.md). The listeners of `lifecycle` are told what happens (docs/hooks.md).
 
     `health_check` and `ready_check` are asked besides. `executor_factory` is called with the arguments of
     `StandardExecutor`, those of `executor_kwargs` included. For one event loop; an `async with` block starts and stops.
@@ -105,6 +110,8 @@ class AgentRuntime:
         claim_ttl_interval_sec: float | None = None,
         lifecycle: Lifecycle | None = None,
         parking: Parking | None = None,
+        approvals: Approvals | None = None,
+        approval_policy: ApprovalPolicy | None = None,
     ) -> None:
         self.agent, self.transport = agent, transport
         self._pools, self._tasks, self._metrics = pool_manager, task_manager, metrics_collector
@@ -127,6 +134,9 @@ class AgentRuntime:
             "capabilities": lambda: agent.capabilities.names(),  # the set may be replaced
             **(executor_kwargs or {}),
         }
+        self._gate = _gate(agent.id, approvals, approval_policy, kwargs.get("custom_handlers"))
+        if self._gate is not None:
+            kwargs["approvals"] = self._gate
         make = StandardExecutor if executor_factory is None else executor_factory
         self._executor: Executor = make(agent.id, self._network, task_manager, pool_manager, **kwargs)
         votes = kwargs.get("votes_store")
@@ -148,6 +158,7 @@ class AgentRuntime:
             task_manager,
             pool_manager,
             self._parking,
+            approvals=self._gate,
             on_store=self._on_store,
             count=self._count,
             claimed=self._claimed,
@@ -305,6 +316,10 @@ class AgentRuntime:
             stack.push_async_callback(watch.close)
             stack.push_async_callback(self._guarded, "giving the claims back", self._give_back)
         await self._on_store(self._take_up)
+        if self._gate is not None:
+            answers = ApprovalWatch.of(self._gate.approvals)
+            answers.open(agent.id, self._answered)
+            stack.push_async_callback(answers.close, agent.id)
         stack.push_async_callback(self._guarded, "unregistering", self._presence.withdraw)
         await self._presence.announce()  # before on_start, so that what it sends is signed
         agent.state = AgentState.IDLE
@@ -319,6 +334,11 @@ class AgentRuntime:
         if self._tasks is not None:
             self._tasks.take_over(self.agent.id)
         self._parking.load()
+
+    def _answered(self) -> None:
+        assert self._gate is not None  # only registered with one
+        self._gate.notice()
+        self._scheduler.notify()
 
     async def _give_back(self) -> None:
         tasks = self._tasks
@@ -420,7 +440,7 @@ class AgentRuntime:
             await self._teller.tell("message_received", message=message)
 
     async def _on_store(self, call: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401  # passes through
-        parts = (self._tasks, self._pools, self._checkpoints, self._network.discovery, self._parking)
+        parts = (self._tasks, self._pools, self._checkpoints, self._network.discovery, self._gate, self._parking)
         if any(part is not None and part.blocking for part in parts):
             return await self._store_thread.run(call, *args)
         return call(*args)
@@ -437,3 +457,16 @@ def _raise_why_it_ended(task: asyncio.Task[Any]) -> None:
     error = task.exception()
     if error is not None:
         raise contained(error)
+
+
+def _gate(
+    agent_id: str,
+    approvals: Approvals | None,
+    policy: ApprovalPolicy | None,
+    handlers: Mapping[type[Decision], Any] | None,
+) -> ApprovalGate | None:
+    if (approvals is None) is not (policy is None):
+        raise ValueError("approvals and approval_policy go together: where to wait, and what for")
+    if approvals is None or policy is None:
+        return None
+    return ApprovalGate(agent_id, approvals, policy, {kind.__name__: kind for kind in handlers or ()})

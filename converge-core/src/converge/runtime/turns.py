@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from converge.core.message import Message
     from converge.core.task import Task
     from converge.network.transport.base import Transport
+    from converge.runtime.approving import ApprovalGate
     from converge.runtime.executor import Executor
     from converge.runtime.inbox import Inbox
     from converge.runtime.parking import Parking
@@ -61,6 +62,7 @@ class Turns:
         pools: PoolManager | None,
         parking: Parking,
         *,
+        approvals: ApprovalGate | None = None,
         on_store: Callable[..., Awaitable[Any]],
         count: Callable[..., None],
         claimed: asyncio.Event,
@@ -68,7 +70,7 @@ class Turns:
     ) -> None:
         self._agent, self._executor, self._inbox, self._scheduler = agent, executor, inbox, scheduler
         self._teller, self._transport, self._tasks, self._pools = teller, transport, tasks, pools
-        self._parking, self._retries = parking, Retries()
+        self._parking, self._retries, self._approvals = parking, Retries(), approvals
         self._on_store, self._count, self._claimed, self._ending = on_store, count, claimed, ending
         self._alone: deque[Attempt] = deque()  # of a batch that failed, to be shown one by one
         self._retried = False  # whether the turn before tried a message again
@@ -105,6 +107,7 @@ class Turns:
             self._seen, self._again_at = None, None  # shown as if it were new
         changed, attempt = False, None
         messages: list[Message] = []
+        answered = self._approvals is not None and await self._settle(self._approvals)
         try:
             tasks, changed = await self._look()
             attempt = self._next_attempt()
@@ -112,7 +115,7 @@ class Turns:
             if attempt is not None and attempt.failures >= MAX_FAILURES:
                 await self._park(attempt)
             else:
-                await self._show(messages, tasks, changed)
+                await self._show(messages, tasks, changed or answered)
         except Exception as error:  # noqa: BLE001  # user code; reported, counted, backed off
             await self._failed(error, messages, attempt, changed=changed)
         except asyncio.CancelledError as error:
@@ -165,6 +168,19 @@ class Turns:
         if messages and not self._transport.redelivers:
             self._count("converge_messages_dropped_at_stop_total", len(messages))
 
+    async def _settle(self, approvals: ApprovalGate) -> bool:
+        """Whether the agent learns what became of decisions that a person had to allow."""
+        try:
+            outcomes = await approvals.settle(self._execute, self._on_store)
+        except Exception:  # noqa: BLE001  # a store that is away; the watch wakes the agent again
+            self._count("converge_approval_failures_total")
+            _log.exception("%s: dealing with approvals failed", self._agent.id)
+            return False
+        others = [one for one in self._agent.outcomes if one.status != "waiting" or one.value not in outcomes]
+        self._agent.outcomes = (*others, *outcomes.values())
+        await self._teller.outcomes(outcomes.values())
+        return bool(outcomes)
+
     async def _look(self) -> tuple[list[Task], bool]:
         tasks = [] if self._tasks is None else await self._on_store(self._list_tasks, self._tasks)
         held = {(task.id, task.attempt) for task in tasks if task.assigned_to == self._agent.id}
@@ -185,7 +201,7 @@ class Turns:
         return tasks.list_held_tasks(agent.id) + pending
 
     def _tool_results(self) -> bool:
-        return _has(self._agent.outcomes, InvokeTool)
+        return _has([one for one in self._agent.outcomes if one.status != "waiting"], InvokeTool)
 
     async def _decide(self, messages: list[Message], tasks: list[Task]) -> None:
         agent = self._agent
@@ -313,10 +329,10 @@ class Turns:
     async def _handled(self, messages: list[Message]) -> None:
         if self._parking.awaits:
             for message in messages:
-                await self._settle(message)
+                await self._forget_parked(message)
         await self.acknowledge(messages)
 
-    async def _settle(self, message: Message) -> None:
+    async def _forget_parked(self, message: Message) -> None:
         try:
             await self._on_store(self._parking.settle, message)
         except Exception:  # noqa: BLE001  # the message is handled; at worst it is parked again after a restart
