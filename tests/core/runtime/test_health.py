@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from converge.core.agent import AgentState
-from converge.core.decisions import Decision, SendMessage
+from converge.core.decisions import Decision
 from converge.core.message import Message
 from converge.network.transport.local import LocalTransport
 from converge.runtime.errors import CallFailed
@@ -19,8 +19,6 @@ from converge.runtime.upkeep import FailureStreak
 from tests.core.runtime.conftest import PATIENCE_SEC, Scripted, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from converge.core.task import Task
     from converge.runtime.loop import AgentRuntime
     from tests.core.runtime.conftest import World
@@ -35,7 +33,7 @@ def task_of(part: str) -> asyncio.Task[Any]:
 async def told(runtime: AgentRuntime) -> Exception:
     """What whoever waits for the runtime is told; it is unhealthy from the first instant on."""
     async with asyncio.timeout(PATIENCE_SEC):
-        with pytest.raises(Exception) as raised:  # noqa: PT011  # the caller looks at it
+        with pytest.raises(Exception) as raised:
             await runtime.wait_stopped()
     assert (runtime.running, runtime.is_healthy(), runtime.is_ready()) == (False, False, False)
     return raised.value
@@ -148,8 +146,9 @@ async def test_a_handler_of_a_decision_that_cancels_its_task_fails_alone(world: 
     assert runtime.is_healthy()
 
 
-@pytest.mark.parametrize("garbage", [5, "text", b"\xc1", object(), [1]], ids=repr)
-@pytest.mark.parametrize("method", ["receive", "receive_verified"])
+@pytest.mark.parametrize(
+    ("method", "garbage"), [("receive", b"\xc1"), ("receive", None), ("receive_verified", 5), ("receive_verified", [1])]
+)
 async def test_a_transport_that_receives_garbage_shows_and_a_message_mends_it(
     world: World, method: str, garbage: Any
 ) -> None:
@@ -216,7 +215,9 @@ async def test_a_decide_that_takes_long_is_no_failure_and_a_health_check_may_say
     assert not runtime.is_healthy()
 
 
-async def test_an_inbox_of_the_callers_that_raises_shows_and_the_agent_goes_on_when_it_works_again(world: World) -> None:
+async def test_an_inbox_of_the_callers_that_raises_shows_and_the_agent_goes_on_when_it_works_again(
+    world: World,
+) -> None:
     class Broken(Inbox):
         error: BaseException | None = None
 
@@ -236,50 +237,3 @@ async def test_an_inbox_of_the_callers_that_raises_shows_and_the_agent_goes_on_w
     await peer.tell(agent.id, 2)
     await agent.called(2)
     assert runtime.is_healthy()
-
-
-# -- nobody starves
-
-
-async def test_an_agent_that_always_writes_to_itself_leaves_room_for_the_others(world: World) -> None:
-    class Monologue(Scripted):
-        async def decide(self, messages: list[Message], tasks: list[Task]) -> Any:
-            self.shown.append((messages, tasks, ()))
-            return [SendMessage(Message(recipient=self.id, payload={"n": len(self.shown)}))]
-
-    talker, other, peer = Monologue(), Scripted(), await world.peer()
-    await world.started(talker)
-    await world.started(other)
-    for n in range(1, 6):
-        await peer.tell(other.id, n)
-        await until(lambda n=n: any(n in payloads for payloads in other.payloads))
-    assert talker.calls > 5
-
-
-def drained(agent: Scripted, count: int) -> Callable[[], bool]:
-    return lambda: sum(map(len, agent.payloads)) == count
-
-
-async def test_a_burst_is_drained_in_full_batches_without_waiting_for_any_timer(world: World) -> None:
-    class Slow(Scripted):
-        async def decide(self, messages: list[Message], tasks: list[Task]) -> Any:
-            self.shown.append((messages, tasks, ()))
-            await asyncio.sleep(0.02)
-            return []
-
-    waits: list[float | None] = []
-
-    class Watched(Scheduler):
-        async def wait_for_work(self, timeout: float | None) -> bool:
-            woken = await super().wait_for_work(timeout)
-            waits.append(None if woken else timeout)
-            return woken
-
-    agent, peer = Slow(), await world.peer()
-    await world.started(agent, scheduler=Watched())
-    for n in range(200):
-        await peer.tell(agent.id, n)
-    await until(drained(agent, 200))
-    assert [n for batch in agent.payloads for n in batch] == [*range(200)]
-    assert len([batch for batch in agent.payloads if batch]) <= 6, "64 at once: hardly more than 200 / 64 calls"
-    assert not any(waits), "no wait ended by its time"
