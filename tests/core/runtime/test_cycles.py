@@ -128,6 +128,10 @@ async def settled(expected: tuple[int, set[str], set[str]]) -> None:
     assert resources() == expected
 
 
+def handles_more(agent: Busy, than: int) -> Callable[[], bool]:
+    return lambda: sum(agent.handled.values()) > than
+
+
 async def cycles(setup: Setup, count: int, *, anew: bool) -> None:
     """Start and stop two agents `count` times under traffic, and see what is left after each."""
     agents = [Busy(), Busy()]
@@ -155,8 +159,7 @@ async def cycles(setup: Setup, count: int, *, anew: bool) -> None:
             handled = [sum(agent.handled.values()) for agent in agents]
             async with asyncio.timeout(PATIENCE_SEC):
                 for agent, before in zip(agents, handled, strict=True):
-                    enough = before + number % 3
-                    await until(lambda agent=agent, enough=enough: sum(agent.handled.values()) > enough)
+                    await until(handles_more(agent, before + number % 3))
             begun = time.monotonic()
             await asyncio.gather(*(runtime.stop() for runtime in runtimes))
             slowest = max(slowest, time.monotonic() - begun)

@@ -185,19 +185,25 @@ async def test_a_transport_that_somebody_else_stopped_is_unhealthy_until_it_is_s
 def test_a_streak_of_failures_lasts_while_it_goes_on_and_not_when_a_step_waits() -> None:
     now = [0.0]
     streak = FailureStreak(lambda: now[0])
-    seen = []
+    seen: list[tuple[float, bool]] = []
+
+    def look() -> None:
+        seen.append((round(now[0], 3), streak.lasts))
+
     for pause in (0.1, 0.2, 0.4, 0.8):
         streak.failed()
-        seen.append((round(now[0], 3), streak.lasts))
+        look()
         now[0] += pause
     assert seen == [(0.0, False), (0.1, False), (0.3, False), (0.7, True)], "within a second"
-    assert streak.lasts
+    seen.clear()
+    look()
     now[0] += 2.0
-    assert not streak.lasts, "the step after the last failure has waited for longer than any pause"
+    look()  # the step after the last failure has waited for longer than any pause
     streak.failed()
-    assert streak.lasts
+    look()
     streak.failures = 0
-    assert not streak.lasts
+    look()
+    assert [lasts for _, lasts in seen] == [True, False, True, False]
 
 
 async def test_a_decide_that_takes_long_is_no_failure_and_a_health_check_may_say_otherwise(world: World) -> None:
