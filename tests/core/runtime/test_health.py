@@ -58,7 +58,9 @@ class Hanging(Scripted):
         await asyncio.sleep(0.2)
 
 
-@pytest.mark.parametrize("error", [ValueError("lost"), GeneratorExit("odd"), asyncio.CancelledError("odd")])
+@pytest.mark.parametrize(
+    "error", [ValueError("lost"), SystemExit(3), GeneratorExit("odd"), asyncio.CancelledError("odd")]
+)
 async def test_a_loop_that_dies_shows_at_once_and_is_an_error_for_who_waits(world: World, error: BaseException) -> None:
     agent, scheduler = Hanging(), Dying()
     runtime = await world.started(agent, scheduler=scheduler)

@@ -212,7 +212,7 @@ class AgentRuntime:
     def _agrees(self, check: Callable[[], bool] | None) -> bool:
         try:
             return check is None or bool(check())
-        except Exception:  # noqa: BLE001  # user code; an unknown state is not a healthy one
+        except (Exception, SystemExit):  # noqa: BLE001  # user code; an unknown state is not a healthy one
             _log.exception("%s: its health or ready check failed", self.agent.id)
             return False
 
@@ -305,7 +305,7 @@ class AgentRuntime:
         self._store_thread.open()
         stack.callback(self._store_thread.close)
         stack.push_async_callback(self._guarded, "stopping the transport", self.transport.stop)
-        self.transport.bind_identity(agent.identity)
+        await settled(self.transport.bind_identity, agent.identity)
         await settled(self.transport.start)
         agent.bind(AgentContext(self._network, self._tasks, self._pools, self._ballots, self._store_thread))
         stack.callback(agent.bind, None)
@@ -321,12 +321,12 @@ class AgentRuntime:
             answers.open(agent.id, self._answered)
             stack.push_async_callback(answers.close, agent.id)
         stack.push_async_callback(self._guarded, "unregistering", self._presence.withdraw)
-        await self._presence.announce()  # before on_start, so that what it sends is signed
+        await settled(self._presence.announce)  # before on_start, so that what it sends is signed
         agent.state = AgentState.IDLE
         stack.push_async_callback(self._teller.tell, "agent_stopped")
         stack.push_async_callback(self._guarded, "on_stop", agent.on_stop)
         await settled(agent.on_start)
-        await self._presence.announce()  # on_start may have added topics and capabilities
+        await settled(self._presence.announce)  # on_start may have added topics and capabilities
         await self._teller.tell("agent_started")
 
     def _take_up(self) -> None:
@@ -399,7 +399,7 @@ class AgentRuntime:
         while self.agent.state is not AgentState.OFFLINE and not self._is_ending():
             try:
                 if not at_once:
-                    await self._scheduler.wait_for_work(turns.patience(self._receive_timeout))
+                    await settled(self._scheduler.wait_for_work, turns.patience(self._receive_timeout))
                 await turns.take()
                 at_once = turns.has_more
                 if at_once:
@@ -443,7 +443,12 @@ class AgentRuntime:
         parts = (self._tasks, self._pools, self._checkpoints, self._network.discovery, self._gate, self._parking)
         if any(part is not None and part.blocking for part in parts):
             return await self._store_thread.run(call, *args)
-        return call(*args)
+        try:
+            return call(*args)
+        except BaseException as error:
+            if (failure := contained(error)) is error:
+                raise
+            raise failure from error  # a SystemExit would end the process
 
     def _count(self, name: str, value: int = 1) -> None:
         if self._metrics is not None and value:

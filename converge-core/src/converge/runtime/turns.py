@@ -343,7 +343,7 @@ class Turns:
         """What was handled is not to come again; if the transport cannot note that, it may, after a restart."""
         try:
             if messages:
-                await self._transport.acknowledge(messages)
+                await settled(self._transport.acknowledge, messages)
         except Exception:  # noqa: BLE001  # the messages are handled, whatever the transport raises
             self._count("converge_acknowledge_failures_total")
             _log.exception("%s: %d messages could not be acknowledged", self._agent.id, len(messages))
