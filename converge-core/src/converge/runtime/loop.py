@@ -428,7 +428,7 @@ class AgentRuntime:
         if not isinstance(message, Message):
             raise TypeError(f"receive_verified() of {type(self.transport).__name__} gave a {type(message).__name__}")
         if self._replay_log is not None:
-            self._replay_log.record_message(message)
+            self._record(self._replay_log, message)
         if self._network.requests.take(message):
             self._count("converge_answers_received_total")
             await self._turns.acknowledge([message])
@@ -438,6 +438,13 @@ class AgentRuntime:
         self._count("converge_messages_received_total")
         if self._teller.listens("message_received"):
             await self._teller.tell("message_received", message=message)
+
+    def _record(self, log: ReplayLog, message: Message) -> None:
+        try:
+            log.record_message(message)
+        except Exception:  # noqa: BLE001  # a log that fails, say on one of another make, costs no message
+            self._count("converge_replay_failures_total")
+            _log.exception("%s: message %r could not be recorded", self.agent.id, message.id)
 
     async def _on_store(self, call: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401  # passes through
         parts = (self._tasks, self._pools, self._checkpoints, self._network.discovery, self._gate, self._parking)
