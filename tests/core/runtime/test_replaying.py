@@ -23,12 +23,12 @@ async def test_bytes_and_encrypted_and_batch_signed_messages_load_back_equal_and
 ) -> None:
     log, peer = ReplayLog(), await world.peer()
     raw = {"n": "raw", "bytes": b"\x00\xff" * 50, "deep": [{"inf": float("inf"), "none": None, "text": "\u2028 ü"}]}
-    secret = Message(sender=peer.id, payload={"n": "secret"}, task_id="t").encrypt_payload(KEY)
     batch = [SendMessage(Message(recipient=peer.id, payload={"n": n, "bytes": bytes([n])})) for n in range(20)]
     agent = Scripted([], batch, [])
     agent.topics.append(Topic("news"))
     await world.started(agent, replay_log=log)
     await agent.called(1)
+    secret = Message(sender=peer.id, payload={"n": "secret"}, task_id="t").encrypt_payload(KEY)
     came = [
         Message(recipient=agent.id, payload=raw).sign(peer.identity),
         secret.evolve(topics=(Topic("news"),)).sign(peer.identity),
