@@ -12,7 +12,7 @@ from converge.core.agent import Agent, AgentState
 from converge.core.message import Message
 from converge.network.network import AgentNetwork
 from converge.runtime.approving import ApprovalGate, ApprovalWatch
-from converge.runtime.calls import contained, settled, undo_cancel, within
+from converge.runtime.calls import contained, end_all, raise_why_it_ended, settled, undo_cancel, within
 from converge.runtime.context import AgentContext
 from converge.runtime.errors import CallFailed
 from converge.runtime.executor import Executor, StandardExecutor
@@ -204,7 +204,7 @@ class AgentRuntime:
 
     async def drop_parked(self, message_id: str) -> int:
         """Forget parked messages of this id for good; how many there were. Raises what the store raises."""
-        return int(await self._on_store(self._parking.drop, message_id))
+        return await self._parking.drop(message_id, self._on_store)
 
     def _is_ending(self) -> bool:
         return self._stopping.is_set() or self._ended
@@ -315,7 +315,7 @@ class AgentRuntime:
             watch.open()
             stack.push_async_callback(watch.close)
             stack.push_async_callback(self._guarded, "giving the claims back", self._give_back)
-        await self._on_store(self._take_up)
+        self._parking.adopt(await self._on_store(self._take_up))
         if self._gate is not None:
             answers = ApprovalWatch.of(self._gate.approvals)
             answers.open(agent.id, self._answered)
@@ -329,11 +329,11 @@ class AgentRuntime:
         await settled(self._presence.announce)  # on_start may have added topics and capabilities
         await self._teller.tell("agent_started")
 
-    def _take_up(self) -> None:
+    def _take_up(self) -> dict[str, ParkedMessage]:
         """What an earlier life of this agent has left in the store, in one hop."""
         if self._tasks is not None:
             self._tasks.take_over(self.agent.id)
-        self._parking.load()
+        return self._parking.stored()
 
     def _answered(self) -> None:
         assert self._gate is not None  # only registered with one
@@ -363,20 +363,13 @@ class AgentRuntime:
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                _raise_why_it_ended(task)
+                raise_why_it_ended(task)
         finally:
             self._ended = True
             self._network.is_read = False
             if self._turns.carrying_out:
                 await asyncio.wait({loop}, timeout=_FINISH_SEC)
-            for task in tasks:
-                task.cancel()
-            ended, left = await asyncio.wait(tasks, timeout=_LOOP_END_SEC)
-            for task in left:
-                _log.error("%s: %r ignores that it was cancelled; it is left behind", self.agent.id, task.get_coro())
-            for task in ended:
-                if not task.cancelled():
-                    task.exception()  # the first one is raised; asked for, so that asyncio reports none as lost
+            await end_all(tasks, _LOOP_END_SEC)
             self._turns.put_away()
 
     def _jobs(self) -> list[Coroutine[Any, Any, None]]:
@@ -433,6 +426,9 @@ class AgentRuntime:
             self._count("converge_answers_received_total")
             await self._turns.acknowledge([message])
             return
+        if self._parking.holds(message):
+            await self._turns.acknowledge([message])
+            return
         await self._inbox.push(message)
         self._scheduler.notify()
         self._count("converge_messages_received_total")
@@ -460,15 +456,6 @@ class AgentRuntime:
     def _count(self, name: str, value: int = 1) -> None:
         if self._metrics is not None and value:
             self._metrics.inc(name, value)
-
-
-def _raise_why_it_ended(task: asyncio.Task[Any]) -> None:
-    """Raise what ended a job, if it was not the job itself, as an error that whoever waits for the runtime is told."""
-    if task.cancelled():
-        raise CallFailed(f"{task.get_coro()!r} was cancelled, and not by a stop")
-    error = task.exception()
-    if error is not None:
-        raise contained(error)
 
 
 def _gate(
