@@ -60,7 +60,10 @@ class Life:
 
     def ends(self) -> list[str]:
         self._process.kill()
-        self.lines += self._process.communicate(timeout=60)[0].split("\n")
+        assert self._process.stdout is not None
+        self.lines += self._process.stdout.read().split("\n")  # `communicate` passes over what was read ahead
+        self._process.stdout.close()
+        self._process.wait(60)
         return self.lines
 
 
