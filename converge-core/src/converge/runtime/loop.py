@@ -147,7 +147,6 @@ class AgentRuntime:
         self._ended = False  # whether the jobs are over, whoever ended them
         self._receiving = FailureStreak()
         self._claimed = asyncio.Event()
-        self._parking = Parking(agent.id) if parking is None else parking
         self._turns = Turns(
             agent,
             self._executor,
@@ -157,7 +156,7 @@ class AgentRuntime:
             transport,
             task_manager,
             pool_manager,
-            self._parking,
+            Parking(agent.id) if parking is None else parking,
             approvals=self._gate,
             on_store=self._on_store,
             count=self._count,
@@ -194,17 +193,17 @@ class AgentRuntime:
     @property
     def parked(self) -> tuple[ParkedMessage, ...]:
         """The messages that failed five times, the oldest first: at most 100, unless `parking` says otherwise."""
-        return self._parking.messages
+        return self._turns.parking.messages
 
     async def requeue(self, message_id: str) -> int:
         """Show parked messages of this id to the agent again, as if they had never failed; how many there were."""
-        messages = self._parking.requeue(message_id)
+        messages = self._turns.parking.requeue(message_id)
         self._turns.requeue(messages)
         return len(messages)
 
     async def drop_parked(self, message_id: str) -> int:
         """Forget parked messages of this id for good; how many there were. Raises what the store raises."""
-        return await self._parking.drop(message_id, self._on_store)
+        return await self._turns.parking.drop(message_id, self._on_store)
 
     def _is_ending(self) -> bool:
         return self._stopping.is_set() or self._ended
@@ -315,7 +314,7 @@ class AgentRuntime:
             watch.open()
             stack.push_async_callback(watch.close)
             stack.push_async_callback(self._guarded, "giving the claims back", self._give_back)
-        self._parking.adopt(await self._on_store(self._take_up))
+        self._turns.parking.adopt(await self._on_store(self._take_up))
         if self._gate is not None:
             answers = ApprovalWatch.of(self._gate.approvals)
             answers.open(agent.id, self._answered)
@@ -333,7 +332,7 @@ class AgentRuntime:
         """What an earlier life of this agent has left in the store, in one hop."""
         if self._tasks is not None:
             self._tasks.take_over(self.agent.id)
-        return self._parking.stored()
+        return self._turns.parking.stored()
 
     def _answered(self) -> None:
         assert self._gate is not None  # only registered with one
@@ -392,7 +391,7 @@ class AgentRuntime:
         while self.agent.state is not AgentState.OFFLINE and not self._is_ending():
             try:
                 if not at_once:
-                    await settled(self._scheduler.wait_for_work, turns.patience(self._receive_timeout))
+                    await self._scheduler.wait_for_work(turns.patience(self._receive_timeout))
                 await turns.take()
                 at_once = turns.has_more
                 if at_once:
@@ -402,6 +401,8 @@ class AgentRuntime:
                     raise
                 undo_cancel()  # a plain `decide` has cancelled the task that it runs in
                 _log.warning("%s: its loop was cancelled by what it calls; it goes on", self.agent.id)
+            except SystemExit as error:  # of a scheduler that somebody else wrote; it would end the process
+                raise contained(error) from error
 
     # -- beside the loop: each is one step of a job
 
@@ -426,7 +427,7 @@ class AgentRuntime:
             self._count("converge_answers_received_total")
             await self._turns.acknowledge([message])
             return
-        if self._parking.holds(message):
+        if self._turns.parking.holds(message):
             await self._turns.acknowledge([message])
             return
         await self._inbox.push(message)
@@ -443,7 +444,7 @@ class AgentRuntime:
             _log.exception("%s: message %r could not be recorded", self.agent.id, message.id)
 
     async def _on_store(self, call: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401  # passes through
-        parts = (self._tasks, self._pools, self._checkpoints, self._network.discovery, self._gate, self._parking)
+        parts = (self._tasks, self._pools, self._checkpoints, self._network.discovery, self._gate, self._turns.parking)
         if any(part is not None and part.blocking for part in parts):
             return await self._store_thread.run(call, *args)
         try:

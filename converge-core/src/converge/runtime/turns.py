@@ -71,11 +71,11 @@ class Turns:
     ) -> None:
         self._agent, self._executor, self._inbox, self._scheduler = agent, executor, inbox, scheduler
         self._teller, self._transport, self._tasks, self._pools = teller, transport, tasks, pools
-        self._parking, self._retries, self._approvals = parking, Retries(), approvals
+        self.parking, self._retries, self._approvals = parking, Retries(), approvals
         self._on_store, self._count, self._claimed, self._ending = on_store, count, claimed, ending
         self._alone: deque[Attempt] = deque()  # of a batch that failed, to be shown one by one
         self._retried = False  # whether the turn before tried a message again
-        self._blamed: set[str] = set()  # whose messages have failed since a call last succeeded; "" for tasks
+        self._blamed: frozenset[str] = frozenset()  # who sent what has failed since a success; "" for tasks
         self._avoided: str | None = None  # whose messages come after those of others for now
         self.carrying_out = False
         self._held: set[tuple[str, int]] = set()
@@ -86,7 +86,7 @@ class Turns:
         """Start anew: the agent has seen nothing, and nothing has failed."""
         self._seen: object = None
         self._failures = 0
-        self._blamed.clear()
+        self._blamed = frozenset()
         self._undone = 0  # calls of `decide` in a row after which a task decision failed
         self._again_at: float | None = None
         self._agent.outcomes = ()
@@ -141,7 +141,7 @@ class Turns:
             self._retries.clear()
             while self._inbox.poll(_MESSAGES_AT_ONCE):
                 pass
-            self._parking.restore()
+            self.parking.restore()
 
     def _next_attempt(self) -> Attempt | None:
         """What is to be shown alone: what is due again, and what else waits, in turns."""
@@ -237,7 +237,7 @@ class Turns:
         decisions = await self._ask_and_tell(messages, tasks)
         self.carrying_out = True  # a stop waits for the end of this for a moment, lest it is done twice
         self._failures = 0
-        self._blamed.clear()
+        self._blamed = frozenset()
         if agent.state is not AgentState.OFFLINE:
             agent.state = AgentState.IDLE
         agent.outcomes = ()
@@ -325,7 +325,7 @@ class Turns:
 
     def _blame(self, sender: str) -> None:
         if len(self._blamed) < 2:  # whether it is one is all that is asked, and senders may be as many as they like
-            self._blamed.add(sender)
+            self._blamed |= {sender}
 
     async def _failed_alone(self, error: Exception, attempt: Attempt) -> None:
         self._count("converge_messages_failed_total")
@@ -340,7 +340,7 @@ class Turns:
         """Give the message up, and only then let the transport forget it; when the store is away, try that again."""
         agent, message = self._agent, failed.message
         try:
-            dropped = await self._parking.park(message, failed.error, failed.failures, self._on_store)
+            dropped = await self.parking.park(message, failed.error, failed.failures, self._on_store)
         except Exception:  # noqa: BLE001  # whatever a store raises, the message is not lost
             self._count("converge_park_failures_total")
             _log.exception("%s: message %r could not be parked; it is tried again", agent.id, message.id)
@@ -356,14 +356,14 @@ class Turns:
         await self.acknowledge([message])
 
     async def _handled(self, messages: list[Message]) -> None:
-        if self._parking.awaits:
+        if self.parking.awaits:
             for message in messages:
                 await self._forget_parked(message)
         await self.acknowledge(messages)
 
     async def _forget_parked(self, message: Message) -> None:
         try:
-            await self._parking.settle(message, self._on_store)
+            await self.parking.settle(message, self._on_store)
         except Exception:  # noqa: BLE001  # the message is handled; at worst it is parked again after a restart
             self._count("converge_park_failures_total")
             _log.exception("%s: the record of a requeued message could not be removed", self._agent.id)
