@@ -170,6 +170,7 @@ async def test_a_transport_that_receives_garbage_shows_and_a_message_mends_it(
     assert not runtime.is_ready()
     transport.broken = False
     await peer.tell(agent.id, 1)
+    await agent.called(2)
     await until(runtime.is_healthy)
     assert agent.payloads == [[], [1]]
 
