@@ -14,6 +14,7 @@ from converge.core.agent import AgentState, Outcome
 from converge.core.decisions import ClaimTask, Decision, InvokeTool, JoinPool, ReportTask, SubmitTask
 from converge.runtime.calls import backoff, described, settled
 from converge.runtime.threads import in_own_thread
+from converge.runtime.turn_trace import TurnTrace
 
 if TYPE_CHECKING:
     from converge.coordination.pool_manager import PoolManager
@@ -63,6 +64,7 @@ class Turns:
         self._on_store, self._count, self._claimed = on_store, count, claimed
         self._alone: deque[Message] = deque()  # of a batch that failed, to be shown one by one
         self._held: set[tuple[str, int]] = set()
+        self._trace = TurnTrace(agent)
         self.last_activity = 0.0
         self.begin()
 
@@ -94,7 +96,8 @@ class Turns:
             messages = [self._alone.popleft()] if self._alone else self._inbox.poll(_MESSAGES_AT_ONCE)
             await settled(agent.on_tick, list(messages), tasks)
             if agent.state is not AgentState.OFFLINE and (messages or changed or self._tool_results()):
-                await self._decide(list(messages), tasks)
+                with self._trace.turn(messages, tasks):
+                    await self._decide(list(messages), tasks)
                 await self.acknowledge(messages)
         except Exception as error:  # noqa: BLE001  # user code; reported, counted, backed off
             await self._failed(error, messages, changed=changed)
@@ -127,6 +130,7 @@ class Turns:
         if agent.state is not AgentState.ERROR:
             agent.state = AgentState.BUSY
         decisions = await self._ask_and_tell(messages, tasks)
+        self._trace.decided(decisions)
         self._failures = 0
         if agent.state is not AgentState.OFFLINE:
             agent.state = AgentState.IDLE
