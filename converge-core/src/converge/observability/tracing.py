@@ -58,8 +58,8 @@ _log = logging.getLogger(__name__)
 class Span:
     """One timed step. `start_ns` and `end_ns` are Unix nanoseconds; `error` is the exception that left the step.
 
-    `links` are spans of other traces that it has to do with. One that is not `sampled` is exported nowhere, nor are
-    those it leads to in other processes.
+    `links` are other spans that it has to do with. One that is not `sampled` is exported nowhere, nor are those that it
+    leads to in other processes. `has_remote_parent`: its parent was named by a `traceparent`.
     """
 
     name: str
@@ -73,6 +73,7 @@ class Span:
     kind: SpanKind = "internal"
     links: tuple[SpanContext, ...] = ()
     sampled: bool = True
+    has_remote_parent: bool = False
 
     def set_attribute(self, name: str, value: AttributeValue) -> None:
         """Note something about the step, before it ends."""
@@ -172,6 +173,7 @@ def start_span(
         kind=kind,
         links=tuple(links[:MAX_LINKS]),
         sampled=above is None or above.sampled,
+        has_remote_parent=above is not None and parent is not None,
     )
     if above is None:
         span.sampled = _is_wanted(span)
