@@ -27,6 +27,8 @@ EXAMPLES: list[ConvergeError] = [
     errors.UnknownSession("text", "s"),
     errors.DelegationRefused("text", "d"),
     errors.UnknownDelegation("text", "d"),
+    errors.ApprovalRefused("text", "a"),
+    errors.UnknownApproval("text", "a"),
 ]
 
 

@@ -145,7 +145,7 @@ AGENT = '[[agents]]\nuse = "x"\n'
     ("text", "error"),
     [
         ("x = [", "converge.toml: this is not TOML: "),
-        ("[stor]", "[stor]: there is no such table; there is store, transport, run, plugins, pools, agents, and any"),
+        ("[stor]", "[stor]: there is no such table; there is store, transport, run, plugins, approvals, pools, agents"),
         ("[stor]", "Did you mean 'store'?"),
         ("processes = 2", "converge.toml [processes]: there is no such table"),
         ("[run]\nproceses = 2", "converge.toml [run]: proceses is not an option; valid options are processes, until,"),
@@ -181,6 +181,8 @@ AGENT = '[[agents]]\nuse = "x"\n'
         (AGENT + "count = 10001", "converge.toml [[agents]] 0: count "),
         (AGENT + "count = true", "converge.toml [[agents]] 0: count expected int, got the bool True"),
         (AGENT + "pools = 'p'", "converge.toml [[agents]] 0: pools expected list[str], got the str 'p'"),
+        (AGENT + "approvals = true", "converge.toml [[agents]] 0: approvals "),
+        ("[approvals]\nneeded = []\n" + AGENT, "[approvals]: needed"),
         (AGENT + "name = 5", "converge.toml [[agents]] 0: name expected str, got the int 5"),
         (AGENT + "name = '../key'", "converge.toml [[agents]] 0 name: '../key' cannot be part of a file name"),
         (AGENT + "name = ''", "converge.toml [[agents]] 0 name: '' cannot be part of a file name"),

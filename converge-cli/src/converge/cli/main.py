@@ -10,6 +10,7 @@ import click
 __all__ = ["cli", "main"]
 
 _COMMANDS = {
+    "approvals": "Allow or forbid what agents may not do by themselves.",
     "plugins": "List and check the plugins that are installed.",
     "run": "Run the agents of a config file.",
     "store": "See what a store holds, check it, copy it.",

@@ -11,7 +11,9 @@ PoolError
 └── UnknownPool         (LookupError)
 ForeignRecord           something else lies where a record of ours is looked for
 VoteRefused
-MoveRefused             in an auction, a negotiation or a delegation
+MoveRefused             in an auction, a negotiation, a delegation or an approval
+├── ApprovalRefused
+├── UnknownApproval     (LookupError)
 ├── AuctionRefused
 ├── AuctionExists       the id belongs to an auction with other rules
 ├── UnknownAuction      (LookupError)
@@ -26,6 +28,7 @@ from __future__ import annotations
 from converge.core.errors import ConvergeError
 
 __all__ = [
+    "ApprovalRefused",
     "AuctionExists",
     "AuctionRefused",
     "ClaimLost",
@@ -39,6 +42,7 @@ __all__ = [
     "PoolExists",
     "TaskConflict",
     "TaskError",
+    "UnknownApproval",
     "UnknownAuction",
     "UnknownDelegation",
     "UnknownPool",
@@ -143,9 +147,9 @@ class VoteRefused(ConvergeError, ValueError):
 
 
 class MoveRefused(ConvergeError, ValueError):
-    """Base of what is wrong with a move in an auction, a negotiation or a delegation.
+    """Base of what is wrong with a move in an auction, a negotiation, a delegation or an approval.
 
-    The move changed nothing. Attribute: `subject_id`, the id of the auction, the session or the delegation.
+    The move changed nothing. Attribute: `subject_id`, the id of what it is about.
     """
 
     def __init__(self, text: str, subject_id: str) -> None:
@@ -182,3 +186,11 @@ class DelegationRefused(MoveRefused):
 
 class UnknownDelegation(MoveRefused, LookupError):
     """No delegation of this id is in the store."""
+
+
+class ApprovalRefused(MoveRefused):
+    """An answer that comes too late, or a decision that may not be carried out or may not wait."""
+
+
+class UnknownApproval(MoveRefused, LookupError):
+    """No decision of this id waits, or has waited lately."""

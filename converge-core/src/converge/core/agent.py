@@ -40,11 +40,12 @@ class Outcome:
     """What became of one decision.
 
     `done`: `value` is what the operation returned (a tool's result, a Claim, an id). `refused`: a policy, a limit or
-    a rule said no. `failed`: it was tried and raised. For the last two, `error` says why.
+    a rule said no. `failed`: it was tried and raised. For these two, `error` says why. `waiting`: a person has to allow
+    it (`value` is the id of the approval); what becomes of it then is an outcome of its own, at a later `decide`.
     """
 
     decision: Decision
-    status: Literal["done", "refused", "failed"]
+    status: Literal["done", "refused", "failed", "waiting"]
     value: object = None
     error: str | None = None
 

@@ -71,6 +71,10 @@ class LifecycleSpecs:
         """A decision was refused or has failed; `outcome.status` and `outcome.error` say which and why."""
 
     @hookspec
+    def converge_decision_waiting(self, agent: Agent, outcome: Outcome) -> None:
+        """A person has to allow a decision; `outcome.value` is the id of the approval. What comes of it follows."""
+
+    @hookspec
     def converge_message_sent(self, agent: Agent, message: Message) -> None:
         """The transport has taken `message`, signed, to its receivers."""
 

@@ -9,8 +9,9 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from converge.coordination.approvals import Approvals
 from converge.coordination.bidding import StoredAuctions
 from converge.coordination.delegation import DelegationProtocol
 from converge.coordination.errors import PoolExists
@@ -26,6 +27,8 @@ from converge.core.topic import Topic
 from converge.network.discovery import DiscoveryService
 from converge.network.transport.base import Transport
 from converge.plugins import PluginManager, default_manager
+from converge.policy.approval import ApprovalPolicy
+from converge.policy.errors import PolicyOptionError
 from converge.runtime.errors import AgentFailed, ConfigError
 from converge.runtime.keys import Member, members
 from converge.runtime.loop import AgentRuntime
@@ -62,6 +65,8 @@ def check(config: Config) -> None:
             'use one that they can, such as [store] use = "sqlite"',
         )
     _lifecycle(plugins, config)
+    for member in config.agents:
+        _approval_policy(config, member)
     if not config.agents:
         raise ConfigError(config.file.name, "there are no [[agents]] to run")
     for index, pool in enumerate(config.pools):
@@ -92,6 +97,16 @@ def open_store(config: Config) -> Store:
     return store
 
 
+class _Shared(NamedTuple):
+    """What all agents of a process use."""
+
+    store: Store
+    tasks: TaskManager
+    pools: PoolManager
+    discovery: DiscoveryService
+    approvals: Approvals
+
+
 class Application:
     """Runs the agents of process number `process` (from 0) of `config`."""
 
@@ -115,11 +130,10 @@ class Application:
                 trust = TaskTrust(store, pools=pools)
                 stack.callback(trust.close)
                 stack.callback(tasks.add_listener(trust))
-            discovery = DiscoveryService(store)
+            shared = _Shared(store, tasks, pools, DiscoveryService(store), Approvals(store))
             self._listeners = _lifecycle(self._plugins, self._config)
             runtimes = {
-                member.name: self._runtime(member, store, tasks, pools, discovery, first=member is self._mine[0])
-                for member in self._mine
+                member.name: self._runtime(member, shared, first=member is self._mine[0]) for member in self._mine
             }
             stack.push_async_callback(_stop_all, runtimes)
             for member in self._mine:
@@ -144,16 +158,8 @@ class Application:
             except PoolExists as error:
                 raise ConfigError(self._config.place(f"[[pools]] {index}"), str(error)) from None
 
-    def _runtime(
-        self,
-        member: Member,
-        store: Store,
-        tasks: TaskManager,
-        pools: PoolManager,
-        discovery: DiscoveryService,
-        *,
-        first: bool,
-    ) -> AgentRuntime:
+    def _runtime(self, member: Member, shared: _Shared, *, first: bool) -> AgentRuntime:
+        store = shared.store
         transport = self._plugins.build(
             "transport",
             self._config.transport,
@@ -166,12 +172,13 @@ class Application:
             raise ConfigError(
                 self._config.place("[transport]"), f"the plugin made a {type(transport).__name__}, not a Transport"
             )
+        policy = _approval_policy(self._config, member.config)
         return AgentRuntime(
             self._agent(member),
             transport,
-            pools,
-            tasks,
-            discovery_service=discovery,
+            shared.pools,
+            shared.tasks,
+            discovery_service=shared.discovery,
             executor_kwargs={
                 "votes_store": store,
                 "bidding_protocols": StoredAuctions(store),
@@ -180,6 +187,8 @@ class Application:
             },
             claim_ttl_interval_sec=self._config.run.release_interval_sec if first else None,
             lifecycle=self._listeners,
+            approvals=None if policy is None else shared.approvals,
+            approval_policy=policy,
         )
 
     def _agent(self, member: Member) -> Agent:
@@ -265,6 +274,17 @@ def _lifecycle(plugins: PluginManager, config: Config) -> Lifecycle | None:
         except (TypeError, ValueError) as error:
             raise ConfigError(where, str(error)) from None
     return lifecycle
+
+
+def _approval_policy(config: Config, agent: AgentConfig) -> ApprovalPolicy | None:
+    """What a person has to allow of an entry's agents; None when that is nothing."""
+    given = config.approvals if agent.approvals is None else agent.approvals
+    try:
+        policy = ApprovalPolicy(given.needed_for, given.timeout_sec)
+    except PolicyOptionError as error:
+        where = config.place("[approvals]") if agent.approvals is None else f"{agent.place} approvals"
+        raise ConfigError(where, f"{error.option} {error.reason}") from None
+    return policy if policy.needed_for else None
 
 
 def _plugins(config: Config) -> PluginManager:

@@ -24,11 +24,12 @@ from converge.runtime.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["AgentConfig", "Config", "PluginsConfig", "PoolConfig", "RunConfig", "load_config"]
+__all__ = ["AgentConfig", "ApprovalsConfig", "Config", "PluginsConfig", "PoolConfig", "RunConfig", "load_config"]
 
 _ENVIRONMENT = "CONVERGE_"
-_TABLES = ("store", "transport", "run", "plugins", "pools", "agents")
-_AGENT_KEYS = ("class", "use", "name", "count", "pools", "capabilities", "options")
+_TABLES = ("store", "transport", "run", "plugins", "approvals", "pools", "agents")
+_AGENT_FIELDS = ("name", "count", "pools", "capabilities", "approvals")
+_AGENT_KEYS = ("class", "use", "options", *_AGENT_FIELDS)
 _Table = dict[str, Any]
 
 
@@ -59,6 +60,18 @@ class PluginsConfig:
 
 
 @frozen(kw_only=True)
+class ApprovalsConfig:
+    """`[approvals]`: decisions of the agents that a person has to allow, and how long they wait for that, in seconds.
+
+    An entry of `needed_for` is the name of a decision's class, or `"InvokeTool:NAME"`. `approvals` of an `[[agents]]`
+    entry goes in its place.
+    """
+
+    needed_for: list[str] = field(factory=list)
+    timeout_sec: float = 86_400.0
+
+
+@frozen(kw_only=True)
 class PoolConfig:
     """`[[pools]]`: `admission`, `governance` and `trust` are plugin names or `use` tables."""
 
@@ -84,6 +97,7 @@ class AgentConfig:
     count: int = field(default=1, validator=[validators.ge(1), validators.le(10_000)])
     pools: list[str] = field(factory=list)
     capabilities: list[str] = field(factory=list)
+    approvals: ApprovalsConfig | None = None
     options: dict[str, object] = field(factory=dict)
     place: str = ""
 
@@ -96,6 +110,7 @@ class Config:
     transport: dict[str, object] = field(factory=lambda: {"use": "local"})
     run: RunConfig = field(factory=RunConfig)
     plugins: PluginsConfig = field(factory=PluginsConfig)
+    approvals: ApprovalsConfig = field(factory=ApprovalsConfig)
     pools: list[PoolConfig] = field(factory=list)
     agents: list[AgentConfig] = field(factory=list)
     file: Path = Path("converge.toml")
@@ -198,6 +213,7 @@ def _config(file: Path, data: _Table) -> Config:
         transport=_driver(file, data, "transport", "local"),
         run=_structured(file, RunConfig, data.get("run", {}), "[run]"),
         plugins=_structured(file, PluginsConfig, data.get("plugins", {}), "[plugins]"),
+        approvals=_structured(file, ApprovalsConfig, data.get("approvals", {}), "[approvals]"),
         pools=_pools(file, data),
         agents=_agents(file, data),
     )
@@ -257,7 +273,7 @@ def _agent(file: Path, data: _Table, entry: _Table, place: str) -> AgentConfig:
         raise ConfigError(f"{place} options", f"it is a table, or the name of one, not {options!r}")
     if "use" in options:
         raise ConfigError(f"{place} options", "use is not an option; the entry itself says what it uses")
-    fields: _Table = {key: entry[key] for key in ("name", "count", "pools", "capabilities") if key in entry}
+    fields: _Table = {key: entry[key] for key in _AGENT_FIELDS if key in entry}
     fields.setdefault("name", driver.rpartition(":")[2].lower())
     inline = {key: value for key, value in entry.items() if key not in _AGENT_KEYS}
     table: _Table = {**fields, "driver": driver, "is_class": is_class, "options": {**options, **inline}, "place": place}

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from converge.network.network import AgentNetwork
     from converge.observability.metrics import MetricsCollector
     from converge.observability.replay import ReplayLog
+    from converge.runtime.approving import ApprovalGate
 
 __all__ = ["DEFAULT_TOOL_TIMEOUT_SEC", "Executor", "Handler", "Refused", "StandardExecutor"]
 
@@ -100,6 +101,8 @@ class StandardExecutor:
     in a thread of its own, which Python cannot end, so at the timeout its result is given up and the thread is left
     behind. `tool_allowlist` None allows every registered tool, an empty one none.
 
+    `approvals` holds back what a person has to allow (docs/approvals.md): its outcome is `waiting`.
+
     When a manager's store is blocking, neighbouring decisions that need it are done together in one thread hop, and
     what they and the decisions of other agents do to tasks is one commit, if the agents wait at the same time. For the
     coroutines of one event loop.
@@ -125,6 +128,7 @@ class StandardExecutor:
         tool_allowlist: Collection[str] | None = None,
         store_thread: StoreThread | None = None,
         capabilities: Callable[[], Collection[str]] | None = None,
+        approvals: ApprovalGate | None = None,
     ) -> None:
         self.agent_id = agent_id
         self._network, self._tasks, self._pools = network, task_manager, pool_manager
@@ -137,6 +141,7 @@ class StandardExecutor:
         self._tool_allowlist = None if tool_allowlist is None else frozenset(tool_allowlist)
         self._store_thread = store_thread
         self._capabilities = capabilities
+        self._approvals = approvals
         moves = MoveHandlers(agent_id, bidding_protocols, negotiation_protocol, delegation_protocol)
         self._on_stores = (task_manager, pool_manager, self._ballots, moves)
         self._routes = self._built_in(moves)
@@ -172,7 +177,10 @@ class StandardExecutor:
     async def execute(self, decisions: Iterable[Decision]) -> list[Outcome]:
         """Carry out `decisions` in order; one outcome for each. Raises only when it is cancelled."""
         outcomes: list[Outcome] = []
-        for (on_store, sends), group in groupby(decisions, key=self._carried_out_with):
+        for (waits, on_store, sends), group in groupby(decisions, key=self._carried_out_with):
+            if waits:
+                outcomes += await self._hold([*group])
+                continue
             if on_store:
                 for others, moving in in_turns(group, lambda decision: self._route(decision).move is not None):
                     outcomes += await self._on_stores_together(others, moving)
@@ -183,9 +191,29 @@ class StandardExecutor:
             self._note(outcome)
         return outcomes
 
-    def _carried_out_with(self, decision: object) -> tuple[bool, bool]:
+    def _carried_out_with(self, decision: Decision) -> tuple[bool, bool, bool]:
         route = self._route(decision)
-        return route.on_store, route.sends
+        waits = self._approvals is not None and self._approvals.needs(route.name, decision)
+        return waits, route.on_store, route.sends
+
+    async def _hold(self, decisions: Sequence[Decision]) -> list[Outcome]:
+        """Let decisions that a person has to allow wait, unless they are refused anyway."""
+
+        def hold() -> list[Outcome]:
+            return [self._held(decision) for decision in decisions]
+
+        gate, thread = self._approvals, self._store_thread
+        return await thread.run(hold) if thread is not None and gate is not None and gate.blocking else hold()
+
+    def _held(self, decision: Decision) -> Outcome:
+        refusal = self._refusal(decision)
+        if refusal is not None:
+            return Outcome(decision, "refused", error=refusal)
+        assert self._approvals is not None  # only these come here
+        try:
+            return self._approvals.hold(self._route(decision).name, decision)
+        except Exception as error:  # noqa: BLE001  # becomes the outcome that the agent sees
+            return _failure(decision, error)
 
     def _may_block(self) -> bool:
         return any(manager is not None and manager.blocking for manager in self._on_stores)
@@ -276,7 +304,7 @@ class StandardExecutor:
         return f"the task asks for cpu {cpu!r} and memory_mb {memory!r}, beyond {self._limits}"
 
     def _note(self, outcome: Outcome) -> None:
-        if outcome.status != "done":
+        if outcome.status in ("refused", "failed"):
             _log.info("%s: %s %s: %s", self.agent_id, type(outcome.decision).__name__, outcome.status, outcome.error)
         if self._metrics is not None:
             self._metrics.inc(f"converge_decisions_{outcome.status}_total")

@@ -63,6 +63,12 @@ class LogHooks:
         )
 
     @hookimpl
+    def converge_decision_waiting(self, agent: Agent, outcome: Outcome) -> None:
+        """Log it."""
+        kind = type(outcome.decision).__name__
+        log_struct(_log, logging.INFO, "decision waits", agent=agent.id, decision=kind, approval=outcome.value)
+
+    @hookimpl
     def converge_task_claimed(self, agent: Agent, claim: Claim) -> None:
         """Log it."""
         log_struct(_log, logging.INFO, "task claimed", agent=agent.id, task=claim.task_id, attempt=claim.attempt)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from converge.coordination.ballot import BallotBox
 from converge.core.agent import Agent, AgentState
 from converge.network.network import AgentNetwork
+from converge.runtime.approving import ApprovalGate, ApprovalWatch
 from converge.runtime.calls import settled, within
 from converge.runtime.context import AgentContext
 from converge.runtime.executor import Executor, StandardExecutor
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
     from types import TracebackType
 
+    from converge.coordination.approvals import Approvals
     from converge.coordination.pool_manager import PoolManager
     from converge.coordination.task_manager import TaskManager
+    from converge.core.decisions import Decision
     from converge.core.message import Message
     from converge.core.store import Store
     from converge.core.tools import ToolRegistry
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from converge.observability.metrics import MetricsCollector
     from converge.observability.replay import ReplayLog
     from converge.plugins.lifecycle import Lifecycle
+    from converge.policy.approval import ApprovalPolicy
 
 __all__ = ["STOP_TIMEOUT_SEC", "AgentRuntime", "Inbox"]
 
@@ -68,7 +72,8 @@ class AgentRuntime:
     interval. With `checkpoint_store`, the Unix time of the last activity is written to `checkpoint:<agent id>` every
     `checkpoint_interval_sec`.
 
-    The listeners of `lifecycle` are told what happens (docs/hooks.md).
+    Decisions that `approval_policy` asks a person about wait in `approvals`; one is no use without the other
+    (docs/approvals.md). The listeners of `lifecycle` are told what happens (docs/hooks.md).
 
     `health_check` and `ready_check` are asked besides. `executor_factory` is called with the arguments of
     `StandardExecutor`, those of `executor_kwargs` included. For one event loop; an `async with` block starts and stops.
@@ -98,6 +103,8 @@ class AgentRuntime:
         receive_timeout_sec: float = 30.0,
         claim_ttl_interval_sec: float | None = None,
         lifecycle: Lifecycle | None = None,
+        approvals: Approvals | None = None,
+        approval_policy: ApprovalPolicy | None = None,
     ) -> None:
         self.agent, self.transport = agent, transport
         self._pools, self._tasks, self._metrics = pool_manager, task_manager, metrics_collector
@@ -120,6 +127,9 @@ class AgentRuntime:
             "capabilities": lambda: agent.capabilities.names(),  # the set may be replaced
             **(executor_kwargs or {}),
         }
+        self._gate = _gate(agent.id, approvals, approval_policy, kwargs.get("custom_handlers"))
+        if self._gate is not None:
+            kwargs["approvals"] = self._gate
         make = StandardExecutor if executor_factory is None else executor_factory
         self._executor: Executor = make(agent.id, self._network, task_manager, pool_manager, **kwargs)
         votes = kwargs.get("votes_store")
@@ -137,6 +147,7 @@ class AgentRuntime:
             transport,
             task_manager,
             pool_manager,
+            approvals=self._gate,
             on_store=self._on_store,
             count=self._count,
             claimed=self._claimed,
@@ -256,6 +267,10 @@ class AgentRuntime:
             stack.push_async_callback(watch.close)
             stack.push_async_callback(self._guarded, "giving the claims back", self._give_back)
             await self._on_store(self._tasks.take_over, agent.id)
+        if self._gate is not None:
+            answers = ApprovalWatch.of(self._gate.approvals)
+            answers.open(agent.id, self._answered)
+            stack.push_async_callback(answers.close, agent.id)
         stack.push_async_callback(self._guarded, "unregistering", self._presence.withdraw)
         await self._presence.announce()  # before on_start, so that what it sends is signed
         agent.state = AgentState.IDLE
@@ -264,6 +279,11 @@ class AgentRuntime:
         await settled(agent.on_start)
         await self._presence.announce()  # on_start may have added topics and capabilities
         await self._teller.tell("agent_started")
+
+    def _answered(self) -> None:
+        assert self._gate is not None  # only registered with one
+        self._gate.notice()
+        self._scheduler.notify()
 
     async def _give_back(self) -> None:
         tasks = self._tasks
@@ -349,7 +369,7 @@ class AgentRuntime:
             await self._teller.tell("message_received", message=message)
 
     async def _on_store(self, call: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401  # passes through
-        parts = (self._tasks, self._pools, self._checkpoints, self._network.discovery)
+        parts = (self._tasks, self._pools, self._checkpoints, self._network.discovery, self._gate)
         if any(part is not None and part.blocking for part in parts):
             return await self._store_thread.run(call, *args)
         return call(*args)
@@ -357,3 +377,16 @@ class AgentRuntime:
     def _count(self, name: str, value: int = 1) -> None:
         if self._metrics is not None and value:
             self._metrics.inc(name, value)
+
+
+def _gate(
+    agent_id: str,
+    approvals: Approvals | None,
+    policy: ApprovalPolicy | None,
+    handlers: Mapping[type[Decision], Any] | None,
+) -> ApprovalGate | None:
+    if (approvals is None) is not (policy is None):
+        raise ValueError("approvals and approval_policy go together: where to wait, and what for")
+    if approvals is None or policy is None:
+        return None
+    return ApprovalGate(agent_id, approvals, policy, {kind.__name__: kind for kind in handlers or ()})

@@ -41,6 +41,9 @@ class Teller:
             return
         for outcome in outcomes:
             decision, done = outcome.decision, outcome.status == "done"
+            if outcome.status == "waiting":
+                await self.tell("decision_waiting", outcome=outcome)
+                continue
             await self.tell("decision_executed" if done else "decision_failed", outcome=outcome)
             if isinstance(decision, InvokeTool):
                 await self.tell("tool_called", outcome=outcome)

@@ -117,7 +117,9 @@ class TurnTrace:
         if causes := _spans(message.traceparent for message in messages if message.headers):
             return causes
         outcomes = self._agent.outcomes
-        if self._before is not None and any(isinstance(outcome.decision, InvokeTool) for outcome in outcomes):
+        if self._before is not None and any(
+            isinstance(outcome.decision, InvokeTool) and outcome.status != "waiting" for outcome in outcomes
+        ):
             return _spans((self._before,))
         if not any(task.traceparent for task in tasks):
             return []

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from converge.core.message import Message
     from converge.core.task import Task
     from converge.network.transport.base import Transport
+    from converge.runtime.approving import ApprovalGate
     from converge.runtime.executor import Executor
     from converge.runtime.inbox import Inbox
     from converge.runtime.scheduler import Scheduler
@@ -55,12 +56,14 @@ class Turns:
         tasks: TaskManager | None,
         pools: PoolManager | None,
         *,
+        approvals: ApprovalGate | None = None,
         on_store: Callable[..., Awaitable[Any]],
         count: Callable[[str], None],
         claimed: asyncio.Event,
     ) -> None:
         self._agent, self._executor, self._inbox, self._scheduler = agent, executor, inbox, scheduler
         self._teller, self._transport, self._tasks, self._pools = teller, transport, tasks, pools
+        self._approvals = approvals
         self._on_store, self._count, self._claimed = on_store, count, claimed
         self._alone: deque[Message] = deque()  # of a batch that failed, to be shown one by one
         self._held: set[tuple[str, int]] = set()
@@ -91,16 +94,30 @@ class Turns:
             self._seen, self._again_at = None, None  # shown as if it were new
         agent, changed = self._agent, False
         messages: list[Message] = []
+        answered = self._approvals is not None and await self._settle(self._approvals)
         try:
             tasks, changed = await self._look()
             messages = [self._alone.popleft()] if self._alone else self._inbox.poll(_MESSAGES_AT_ONCE)
             await settled(agent.on_tick, list(messages), tasks)
-            if agent.state is not AgentState.OFFLINE and (messages or changed or self._tool_results()):
+            if agent.state is not AgentState.OFFLINE and (messages or changed or answered or self._tool_results()):
                 with self._trace.turn(messages, tasks):
                     await self._decide(list(messages), tasks)
                 await self.acknowledge(messages)
         except Exception as error:  # noqa: BLE001  # user code; reported, counted, backed off
             await self._failed(error, messages, changed=changed)
+
+    async def _settle(self, approvals: ApprovalGate) -> bool:
+        """Whether the agent learns what became of decisions that a person had to allow."""
+        try:
+            outcomes = await approvals.settle(self._execute, self._on_store)
+        except Exception:  # noqa: BLE001  # a store that is away; the watch wakes the agent again
+            self._count("converge_approval_failures_total")
+            _log.exception("%s: dealing with approvals failed", self._agent.id)
+            return False
+        others = [one for one in self._agent.outcomes if one.status != "waiting" or one.value not in outcomes]
+        self._agent.outcomes = (*others, *outcomes.values())
+        await self._teller.outcomes(outcomes.values())
+        return bool(outcomes)
 
     async def _look(self) -> tuple[list[Task], bool]:
         tasks = [] if self._tasks is None else await self._on_store(self._list_tasks, self._tasks)
@@ -122,7 +139,7 @@ class Turns:
         return tasks.list_held_tasks(agent.id) + pending
 
     def _tool_results(self) -> bool:
-        return _has(self._agent.outcomes, InvokeTool)
+        return _has([one for one in self._agent.outcomes if one.status != "waiting"], InvokeTool)
 
     async def _decide(self, messages: list[Message], tasks: list[Task]) -> None:
         agent = self._agent
