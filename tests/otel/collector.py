@@ -5,13 +5,16 @@ from __future__ import annotations
 import gzip
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as ProtoSpan
 
@@ -87,7 +90,7 @@ def collecting() -> Iterator[Collector]:
             collector.take(self.path, body, {name.lower(): value for name, value in self.headers.items()})
             collector.answer(self)
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class's name
             """Say nothing."""
 
     class Server(ThreadingHTTPServer):
@@ -168,9 +171,9 @@ def _points(request: ExportMetricsServiceRequest) -> Iterator[Point]:
                     yield Point(metric.name, kind, _values(point.attributes), value)
 
 
-def _values(pairs: list[KeyValue] | object) -> dict[str, Value]:
+def _values(pairs: Iterable[KeyValue]) -> dict[str, Value]:
     values: dict[str, Value] = {}
-    for pair in pairs:  # type: ignore[attr-defined]  # a repeated field of protobuf
+    for pair in pairs:
         kind = pair.value.WhichOneof("value")
         values[pair.key] = None if kind is None else getattr(pair.value, kind)
     return values

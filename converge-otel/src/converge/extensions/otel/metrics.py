@@ -29,6 +29,7 @@ __all__ = ["MetricPipeline", "instrument_name"]
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.\-/]{0,254}", re.ASCII)  # of an instrument, by the specification
 _INTERVAL_MS = 60_000  # the specification's default
+_SHUTDOWN_MS = 200
 _log = logging.getLogger(__name__)
 
 
@@ -74,7 +75,8 @@ class MetricPipeline:
         """Push a last time, and end the thread; an unreachable collector is given up after `timeout_sec`."""
         self._over.set()
         self._thread.join(timeout_sec)
-        self._provider.shutdown(0)
+        self._provider.shutdown(_SHUTDOWN_MS)  # there is nothing left to be waited for: this wakes a retry
+        self._thread.join(_SHUTDOWN_MS / 1_000)
 
     def _push_again_and_again(self) -> None:
         over = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["SpanPipeline"]
 
 _QUEUE_SIZE, _BATCH_SIZE = 2_048, 512  # the SDK's defaults, those of the specification
+_TELL_EVERY_SEC = 60.0
 _log = logging.getLogger(__name__)
 
 
@@ -82,7 +84,7 @@ class SpanPipeline:
         self._processor = BatchSpanProcessor(self._exporter, self._size, max_export_batch_size=batch)
         self._lock = threading.Lock()
         self._given = 0
-        self._is_full = False
+        self._tell_again_at = 0.0
 
     def samples(self, span: Span) -> bool:
         """Whether the trace that `span` begins is to be recorded."""
@@ -99,8 +101,7 @@ class SpanPipeline:
         if room > 0:
             self._processor.on_end(self._convert(span))
         else:
-            self._counts.add("dropped", 1)
-        self._tell(is_full=room <= 0)
+            self._dropped()
 
     def shutdown(self) -> None:
         """Push what waits, and end the thread; returns when that is done. See `abort`."""
@@ -118,9 +119,10 @@ class SpanPipeline:
         )
         return result.decision is Decision.RECORD_AND_SAMPLE
 
-    def _tell(self, *, is_full: bool) -> None:
-        if is_full and not self._is_full:
-            _log.warning(
-                "%d spans wait for the collector, which is all there may be; further ones are dropped", self._size
-            )
-        self._is_full = is_full
+    def _dropped(self) -> None:
+        self._counts.add("dropped", 1)
+        now = time.monotonic()
+        if now >= self._tell_again_at:
+            self._tell_again_at = now + _TELL_EVERY_SEC
+            dropped = self._counts.snapshot()["spans_dropped"]
+            _log.warning("%d spans wait for the collector, which is all there may be; %d dropped", self._size, dropped)
