@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from converge.observability import trace_context
     from converge.observability.tracing import Span
 
-__all__ = ["KINDS", "Conversion"]
+__all__ = ["KINDS", "Conversion", "parent_of"]
 
 KINDS = {
     "internal": SpanKind.INTERNAL,
