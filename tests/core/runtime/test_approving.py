@@ -198,7 +198,8 @@ async def test_a_task_waits_among_decisions_that_do_not(store: Store, world: Wor
     agent = Scripted([InvokeTool("wire", {"euros": 1}), SubmitTask(held), InvokeTool("wire", {"euros": 2})])
     given = options(store, bank, "SubmitTask")
     await world.started(agent, **given)
-    await until(lambda: bank.wired == [1, 2])
+    await agent.called(2)
+    assert bank.wired == [1, 2]
     assert [outcome.status for outcome in agent.shown[1][2]] == ["done", "waiting", "done"]
     assert given["task_manager"].get_task("held") is None
     (record,) = Approvals(store).waiting()
