@@ -10,7 +10,7 @@ from converge.core.errors import SigningError
 from converge.network.discovery import AgentDescriptor, DiscoveryQuery, DiscoveryService, SignedDescriptor
 from converge.network.requests import MAX_REQUESTS, Requests
 from converge.network.traced import requesting, sending, stamped
-from converge.observability.tracing import is_tracing
+from converge.observability.tracing import is_in_trace, is_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -107,12 +107,11 @@ class AgentNetwork:
 
         An unsigned message that names no trace belongs to the one that is open here (`converge.observability.tracing`).
         """
-        if not is_tracing():
-            return await self._sign_and_send(message)
-        with sending((message,)):
-            return await self._sign_and_send(message)
-
-    async def _sign_and_send(self, message: Message) -> Message:
+        if is_tracing():
+            with sending((message,)):
+                message = self._signed(message)
+                await self._send(message)
+                return message
         message = self._signed(message)
         await self._send(message)
         return message
@@ -128,7 +127,9 @@ class AgentNetwork:
             return await self._sign_and_send_many(messages)
 
     async def _sign_and_send_many(self, messages: Sequence[Message]) -> list[Message | Exception]:
-        signed = self._signed_together([stamped(message) for message in messages])
+        if is_in_trace():
+            messages = [stamped(message) for message in messages]
+        signed = self._signed_together(messages)
         sent = iter(await self.transport.send_many([each for each in signed if not isinstance(each, Exception)]))
         results: list[Message | Exception] = []
         for each in signed:
@@ -157,7 +158,8 @@ class AgentNetwork:
         return signed
 
     def _signed(self, message: Message) -> Message:
-        message = stamped(message)
+        if is_in_trace():
+            message = stamped(message)
         agent = self._agents.get(message.sender or self.transport.agent_id)
         return agent.sign_message(message) if agent is not None and not message.is_signed else message
 

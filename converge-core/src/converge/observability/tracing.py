@@ -31,6 +31,7 @@ __all__ = [
     "end_span",
     "get_current_trace_id",
     "get_current_traceparent",
+    "is_in_trace",
     "is_tracing",
     "register_span_exporter",
     "start_span",
@@ -130,6 +131,11 @@ def unregister_span_exporter(exporter: SpanExporter) -> None:
 def is_tracing() -> bool:
     """Whether anybody takes spans. Converge itself makes none otherwise: asking is all that tracing costs then."""
     return bool(_exporters)
+
+
+def is_in_trace() -> bool:
+    """Whether a span is open here, or a trace goes on here; quicker than to ask which."""
+    return _current.get() is not None
 
 
 def current_span() -> Span | None:

@@ -64,6 +64,8 @@ class TurnTrace:
         """A block for one turn: for deciding and for what comes of it."""
         if is_tracing():
             return self._traced(messages, tasks)
+        if self._before is None and not _names_a_trace(messages, tasks):
+            return _UNTRACED
         causes = self._causes(messages, tasks)
         self._before = causes[0].traceparent if len({cause.trace_id for cause in causes}) == 1 else None
         return _UNTRACED if self._before is None else continuing(self._before)
@@ -126,6 +128,17 @@ class TurnTrace:
         agent_id = self._agent.id
         held = _spans(task.traceparent for task in tasks if task.assigned_to == agent_id)
         return held or _spans(task.traceparent for task in tasks)
+
+
+def _names_a_trace(messages: Sequence[Message], tasks: Sequence[Task]) -> bool:
+    """Whether there may be a trace to pass on. Asked at each turn of an agent that nobody traces, so it is quick."""
+    for message in messages:
+        if message.headers:
+            return True
+    for task in tasks:  # noqa: SIM110  # any() with a generator takes three times as long
+        if task.traceparent is not None:
+            return True
+    return False
 
 
 def _spans(headers: Iterable[str | None]) -> list[SpanContext]:
