@@ -46,11 +46,18 @@ HOUSE = """
 import asyncio
 
 from converge.core.agent import Agent, AgentState
-from converge.core.decisions import ClaimTask, ReportTask, SendMessage, SubmitTask
+from converge.core.decisions import ClaimTask, InvokeTool, ReportTask, SendMessage, SubmitTask
 from converge.core.message import Message
 from converge.core.task import Task, TaskState
+from converge.core.tools import ToolRegistry, tool
 from converge.network.discovery import DiscoveryQuery
 from converge.observability.tracing import trace
+from converge.runtime.executor import StandardExecutor
+
+
+@tool
+async def count() -> int:
+    return 6
 
 
 class Asker(Agent):
@@ -67,6 +74,11 @@ class Asker(Agent):
 
 
 class Worker(Agent):
+    async def on_start(self):
+        tools = ToolRegistry()
+        tools.register(count)
+        self.executor = StandardExecutor(self.id, tool_registry=tools)
+
     async def decide(self, messages, tasks):
         decisions = []
         for task in tasks:
@@ -76,8 +88,9 @@ class Worker(Agent):
             with trace("look for an expert"):
                 while not (found := await self.context.discover(DiscoveryQuery(capabilities=["expertise"]))):
                     await asyncio.sleep(0.05)
+            (counted,) = await self.executor.execute([InvokeTool("count", {})])
             answer = await self.context.network.request(
-                Message(recipient=found[0].id, payload={"question": 6}, task_id=task.id)
+                Message(recipient=found[0].id, payload={"question": counted.value}, task_id=task.id)
             )
             decisions.append(ReportTask(task.id, answer.payload))
             decisions.append(SendMessage(Message(recipient=task.inputs["asker"], payload={}, task_id=task.id)))
@@ -117,6 +130,7 @@ def test_a_task_that_three_agents_in_two_processes_deal_with_is_one_whole_trace(
     assert ways[worked] >= 2  # to claim it, and to work on it
     assert ways[f"{worked} > claim task"] == 1
     assert ways[f"{worked} > look for an expert"] == 1
+    assert ways[f"{worked} > execute_tool count"] == 1
     assert ways[f"{worked} > request"] == 1
     assert ways[f"{worked} > request > decide > send"] == 1  # the expert's answer
     assert ways[f"{worked} > report task"] == 1

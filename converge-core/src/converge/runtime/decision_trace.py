@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from converge.core.decisions import ClaimTask, ReportTask, SubmitTask
+from converge.core.decisions import ClaimTask, InvokeTool, ReportTask, SubmitTask
 from converge.observability.trace_context import parse_traceparent
 from converge.observability.tracing import end_span, get_current_traceparent, is_tracing, start_span, trace
 from converge.runtime.turn_trace import current_turn
@@ -20,16 +20,18 @@ if TYPE_CHECKING:
     from converge.core.decisions import Decision
     from converge.observability.tracing import AttributeValue, Span
 
-__all__ = ["MoveTrace", "calling_tool"]
+__all__ = ["MoveTrace", "carrying_out"]
 
 _NAMES = {SubmitTask: "submit task", ClaimTask: "claim task", ReportTask: "report task"}
+_MAX_NAME = 128
 _UNTRACED = nullcontext()
 
 
-def calling_tool(name: str) -> AbstractContextManager[object]:
-    """A span around one call of the tool `name`, while somebody takes spans."""
-    if not is_tracing():
+def carrying_out(decision: Decision) -> AbstractContextManager[object]:
+    """A span around the call of a tool, while somebody takes spans; around other decisions there is none."""
+    if not is_tracing() or not isinstance(decision, InvokeTool):
         return _UNTRACED
+    name = str(decision.tool_name)[:_MAX_NAME]  # whatever an agent, or a model, has put there
     attributes: dict[str, AttributeValue] = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": name}
     if (turn := current_turn()) is not None:
         attributes["converge.agent.id"] = turn.agent_id

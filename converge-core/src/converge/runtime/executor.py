@@ -32,7 +32,7 @@ from converge.core.errors import ConvergeError
 from converge.core.task import Task
 from converge.policy.safety import ActionPolicy, ResourceLimits, validate_safety
 from converge.runtime.calls import contained, described, settled, within
-from converge.runtime.decision_trace import calling_tool
+from converge.runtime.decision_trace import carrying_out
 from converge.runtime.handlers import MoveHandlers
 from converge.runtime.store_work import StoreWork, in_turns
 from converge.runtime.threads import StoreThread, in_own_thread
@@ -269,7 +269,8 @@ class StandardExecutor:
         if refusal is not None:
             return Outcome(decision, "refused", error=refusal)
         try:
-            return Outcome(decision, "done", await settled(self._route(decision).handler, decision))
+            with carrying_out(decision):
+                return Outcome(decision, "done", await settled(self._route(decision).handler, decision))
         except Exception as error:  # noqa: BLE001  # becomes the outcome that the agent sees
             return _failure(decision, error)
 
@@ -365,8 +366,7 @@ class StandardExecutor:
         if tool is None:
             known = [] if self._tools is None else self._tools.list_names()
             raise Refused(f"there is no tool {name!r}; there is {', '.join(known) or 'none'}")
-        with calling_tool(name):
-            return await within(self._tool_timeout, f"the tool {name!r}", self._call_tool, name, tool, decision.params)
+        return await within(self._tool_timeout, f"the tool {name!r}", self._call_tool, name, tool, decision.params)
 
     @staticmethod
     async def _call_tool(name: str, tool: Tool, params: dict[str, Any]) -> object:
