@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections import Counter
 from typing import TYPE_CHECKING
+
+from tests.otel.collector import silent
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,14 +106,18 @@ class Expert(Agent):
 """
 
 
+def run(folder: Path, uri: str) -> None:
+    (folder / "converge.toml").write_text(CONFIG.format(uri=uri))
+    (folder / "house.py").write_text(HOUSE)
+    command = [sys.executable, "-m", "converge.cli", "run"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_task_that_three_agents_in_two_processes_deal_with_is_one_whole_trace(
     collector: Collector, tmp_path: Path
 ) -> None:
-    (tmp_path / "converge.toml").write_text(CONFIG.format(uri=collector.uri))
-    (tmp_path / "house.py").write_text(HOUSE)
-    command = [sys.executable, "-m", "converge.cli", "run"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
+    run(tmp_path, collector.uri)
     (submitted,) = (span for span in collector.spans if span.name == "submit task")
     spans = {span.span_id: span for span in collector.spans if span.trace_id == submitted.trace_id}
 
@@ -140,3 +147,13 @@ def test_a_task_that_three_agents_in_two_processes_deal_with_is_one_whole_trace(
     assert request.resource["process.pid"] != answer.resource["process.pid"]
     assert (request.kind, answer.kind, submitted.kind) == ("client", "consumer", "producer")
     assert {span.attributes["converge.task.id"] for span in spans.values() if "task" in span.name} == {"t"}
+
+
+def test_a_run_ends_by_itself_also_when_the_collector_says_nothing(collector: Collector, tmp_path: Path) -> None:
+    release = threading.Event()
+    collector.answer = silent(release)
+    try:
+        run(tmp_path, collector.uri)
+    finally:
+        release.set()
+    assert collector.requests > 0

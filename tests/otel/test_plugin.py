@@ -62,7 +62,7 @@ async def test_it_begins_with_the_first_agent_and_ends_with_the_last(collector: 
                     await first.heard.get()
             assert tracing.is_tracing()
         assert not tracing.is_tracing()
-        assert not [thread for thread in threading.enumerate() if "otel" in thread.name.lower()]
+        wait_until(lambda: not [thread for thread in threading.enumerate() if "otel" in thread.name.lower()])
     sends = [span for span in collector.spans if span.name == "send"]
     assert len(sends) == 4
     assert len({span.trace_id for span in sends}) == 2  # an answer is in the trace of what it answers
