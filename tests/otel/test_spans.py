@@ -6,7 +6,7 @@ import gc
 import resource
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -61,6 +61,29 @@ def test_a_span_arrives_as_it_was(collector: Collector) -> None:
     assert spans["outer"].resource["service.instance.id"] == "one"
     assert spans["outer"].scope == "converge"
     assert telemetry.counters == {"spans_exported": 3}
+
+
+def test_what_otlp_cannot_take_is_shown_as_well_as_can_be_and_costs_no_other_span(collector: Collector) -> None:
+    strange: dict[str, Any] = {"half \ud800": "a\udfff", "huge": 2**70, "low": -(2**63), "object": object(), "no": None}
+    with OpenTelemetry(collector.uri) as telemetry:
+        with trace("before"):
+            pass
+        with pytest.raises(ValueError, match="text"), trace("name \ud800", strange):
+            raise ValueError("a text \ud800" + "x" * 5_000)
+    before, span = collector.spans
+    assert (before.name, span.name) == ("before", "name \\ud800")
+    assert span.attributes == {
+        "half \\ud800": "a\\udfff",
+        "huge": hex(2**70),
+        "low": -(2**63),
+        "object": "object",
+        "no": "NoneType",
+        "error.type": "ValueError",
+    }
+    assert span.error is not None
+    assert span.error.startswith("ValueError: a text \\ud800")
+    assert len(span.error) < 1_010
+    assert telemetry.counters == {"spans_exported": 2}
 
 
 def test_starting_and_stopping_twice_changes_nothing_and_it_starts_anew(collector: Collector) -> None:

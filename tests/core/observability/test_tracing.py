@@ -6,6 +6,8 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from converge.observability.trace_context import SpanContext, parse_traceparent
 from converge.observability.tracing import (
@@ -312,3 +314,19 @@ def test_a_trace_is_recorded_if_one_exporter_wants_it() -> None:
     assert recorded(Choosing(True)) == 2
     assert recorded(Choosing(False), Choosing(True)) == 2
     assert recorded(Choosing(None)) == 2
+
+
+HEX = "0123456789abcdefABCDEF-g\n "
+
+
+@given(
+    st.text()
+    | st.text(HEX, min_size=50, max_size=60)
+    | st.from_regex(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+)
+def test_whatever_a_peer_sends_as_a_header_names_a_span_or_nothing(header: str) -> None:
+    found = parse_traceparent(header)
+    if found is not None:
+        assert (found.trace_id, found.span_id) == (header[3:35], header[36:52])
+        assert found.trace_id.strip("0")
+        assert parse_traceparent(found.traceparent) == found

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+
+from converge.extensions.otel.attributes import clean, text
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from converge.observability import trace_context
     from converge.observability.tracing import Span
 
-__all__ = ["KINDS", "Conversion", "parent_of"]
+__all__ = ["KINDS", "Conversion", "WaitingSpan", "parent_of"]
 
 KINDS = {
     "internal": SpanKind.INTERNAL,
@@ -29,6 +30,17 @@ _UNSET = Status(StatusCode.UNSET)
 _MAX_ERROR = 1_000
 
 
+class WaitingSpan(ReadableSpan):
+    """A span in the queue. It is translated when its turn comes, in the SDK's thread and not where it ended."""
+
+    def __init__(self, span: Span) -> None:
+        self.span = span
+
+    @property
+    def context(self) -> SpanContext:
+        return _ANY_SAMPLED
+
+
 class Conversion:
     """Makes the SDK's spans, within the limits that its environment variables `OTEL_SPAN_…_LIMIT` set."""
 
@@ -38,23 +50,21 @@ class Conversion:
 
     def __call__(self, span: Span) -> ReadableSpan:
         """The SDK's form of `span`, which has ended."""
-        links = span.links if self._limits.max_links is None else span.links[: self._limits.max_links]
-        attributes: dict[str, str | bool | int | float] = dict(span.attributes)
+        limits = self._limits
+        attributes = clean(span.attributes, limits.max_span_attributes, limits.max_span_attribute_length)
+        status = _UNSET
         if span.error is not None:
-            attributes["error.type"] = span.error.partition(":")[0]
+            attributes["error.type"] = text(span.error.partition(":")[0])
+            status = Status(StatusCode.ERROR, text(span.error, _MAX_ERROR))
         return ReadableSpan(
-            name=span.name,
+            name=text(span.name),
             context=_context(span.context),
             parent=parent_of(span),
             resource=self._resource,
-            attributes=BoundedAttributes(
-                self._limits.max_span_attributes,
-                attributes,
-                max_value_len=self._limits.max_span_attribute_length,
-            ),
-            links=[Link(_context(link, is_remote=True)) for link in links],
+            attributes=attributes,
+            links=[Link(_context(link, is_remote=True)) for link in span.links[: limits.max_links]],
             kind=KINDS[span.kind],
-            status=_UNSET if span.error is None else Status(StatusCode.ERROR, span.error[:_MAX_ERROR]),
+            status=status,
             start_time=span.start_ns,
             end_time=span.end_ns,
             instrumentation_scope=self._scope,
@@ -70,6 +80,8 @@ def parent_of(span: Span) -> SpanContext | None:
 
 
 def _context(span: trace_context.SpanContext, *, is_remote: bool = False) -> SpanContext:
-    return SpanContext(
-        int(span.trace_id, 16), int(span.span_id, 16), is_remote, _SAMPLED if span.sampled else _NOT_SAMPLED
-    )
+    flags = _SAMPLED if span.sampled else _NOT_SAMPLED
+    return SpanContext(int(span.trace_id, 16), int(span.span_id, 16), is_remote, flags)
+
+
+_ANY_SAMPLED = SpanContext(1, 1, False, _SAMPLED)  # what the processor asks of a span is only whether it is sampled

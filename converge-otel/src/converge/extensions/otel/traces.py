@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler
 from opentelemetry.trace import NonRecordingSpan, set_span_in_context
 
 from converge.extensions.otel.environment import positive_number
-from converge.extensions.otel.spans import KINDS, Conversion, parent_of
+from converge.extensions.otel.spans import KINDS, Conversion, WaitingSpan, parent_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,11 +34,11 @@ _TELL_EVERY_SEC = 60.0
 _log = logging.getLogger(__name__)
 
 
-class _Counting(SpanExporter):
-    """An exporter whose successes and failures are counted; what it takes has left the queue."""
+class _Translating(SpanExporter):
+    """Translates what has left the queue, and counts what becomes of it."""
 
-    def __init__(self, exporter: SpanExporter, counts: Counts) -> None:
-        self._exporter, self._counts = exporter, counts
+    def __init__(self, exporter: SpanExporter, convert: Conversion, counts: Counts) -> None:
+        self._exporter, self._convert, self._counts = exporter, convert, counts
         self._lock = threading.Lock()
         self.taken = 0
 
@@ -47,7 +47,9 @@ class _Counting(SpanExporter):
             self.taken += len(spans)
         result = SpanExportResult.FAILURE
         try:
-            result = self._exporter.export(spans)
+            result = self._exporter.export(
+                [self._convert(each.span) for each in spans if isinstance(each, WaitingSpan)]
+            )
         finally:
             self._counts.add("exported" if result is SpanExportResult.SUCCESS else "failed", len(spans))
         return result
@@ -77,10 +79,11 @@ class SpanPipeline:
     ) -> None:
         self._size = positive_number(OTEL_BSP_MAX_QUEUE_SIZE, _QUEUE_SIZE) if queue_size is None else queue_size
         batch = min(positive_number(OTEL_BSP_MAX_EXPORT_BATCH_SIZE, _BATCH_SIZE), self._size)
-        self._convert, self._counts = Conversion(resource, scope), counts
+        self._counts = counts
         self._sampler: Sampler = TracerProvider(resource=resource, shutdown_on_exit=False).sampler
         self._asks_for_each = not isinstance(self._sampler, ParentBased)
-        self._exporter = _Counting(OTLPSpanExporter(endpoint and f"{endpoint}/v1/traces", headers=headers), counts)
+        exporter = OTLPSpanExporter(endpoint and f"{endpoint}/v1/traces", headers=headers)
+        self._exporter = _Translating(exporter, Conversion(resource, scope), counts)
         self._processor = BatchSpanProcessor(self._exporter, self._size, max_export_batch_size=batch)
         self._lock = threading.Lock()
         self._given = 0
@@ -99,7 +102,7 @@ class SpanPipeline:
             if room > 0:
                 self._given += 1
         if room > 0:
-            self._processor.on_end(self._convert(span))
+            self._processor.on_end(WaitingSpan(span))
         else:
             self._dropped()
 
