@@ -10,8 +10,8 @@ from converge.plugins import Secret
 
 __all__ = ["MAX_FLUSH_TIMEOUT_SEC", "OpenTelemetryOptions"]
 
-MAX_FLUSH_TIMEOUT_SEC = 5.0
-"""The most that a stop may wait for the collector: the time that Converge gives a lifecycle listener."""
+MAX_FLUSH_TIMEOUT_SEC = 4.5
+"""The most that a stop may wait for the collector: Converge gives a lifecycle listener 5 s."""
 
 
 def _check_endpoint(_: object, __: Attribute[str | None], value: str | None) -> None:
