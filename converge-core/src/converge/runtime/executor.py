@@ -32,6 +32,7 @@ from converge.core.errors import ConvergeError
 from converge.core.task import Task
 from converge.policy.safety import ActionPolicy, ResourceLimits, validate_safety
 from converge.runtime.calls import contained, described, settled, within
+from converge.runtime.decision_trace import carrying_out
 from converge.runtime.handlers import MoveHandlers
 from converge.runtime.store_work import StoreWork, in_turns
 from converge.runtime.threads import StoreThread, in_own_thread
@@ -268,7 +269,8 @@ class StandardExecutor:
         if refusal is not None:
             return Outcome(decision, "refused", error=refusal)
         try:
-            return Outcome(decision, "done", await settled(self._route(decision).handler, decision))
+            with carrying_out(decision):
+                return Outcome(decision, "done", await settled(self._route(decision).handler, decision))
         except Exception as error:  # noqa: BLE001  # becomes the outcome that the agent sees
             return _failure(decision, error)
 

@@ -54,7 +54,10 @@ class StoreThread:
                 StoreThread._executor = None
 
     async def run(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """What `call` returns or raises, as `in_own_thread`. Cancelling stops the waiting, not the call."""
+        """What `call` returns or raises, as `in_own_thread`, context variables included.
+
+        Cancelling stops the waiting, not the call.
+        """
         executor = StoreThread._executor
         if not self._open or executor is None:
             raise RuntimeError("the store thread is closed: the runtime it belongs to has stopped")
@@ -67,7 +70,7 @@ class StoreThread:
                     raise
                 raise failure from error  # a future would refuse StopIteration, and SystemExit end the loop
 
-        return await asyncio.get_running_loop().run_in_executor(executor, work)
+        return await asyncio.get_running_loop().run_in_executor(executor, contextvars.copy_context().run, work)
 
 
 async def in_own_thread(name: str, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
