@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import time
-from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ class Retries:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._waiting: list[tuple[float, int, Attempt]] = []
-        self._number = count()
+        self._number = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -53,7 +52,8 @@ class Retries:
     def add(self, attempt: Attempt) -> None:
         """Give `attempt` back when the pause after that many failures is over."""
         pause = _FIRST_PAUSE_SEC * _GROWTH ** (min(attempt.failures, MAX_FAILURES - 1) - 1)
-        heapq.heappush(self._waiting, (self._clock() + pause, next(self._number), attempt))
+        self._number += 1
+        heapq.heappush(self._waiting, (self._clock() + pause, self._number, attempt))
 
     def due_in(self) -> float | None:
         """Seconds until the next one, at least 0; None when there is none."""

@@ -6,8 +6,7 @@ import asyncio
 import inspect
 import logging
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from converge.core.agent import AgentState, Outcome
@@ -37,6 +36,7 @@ _MESSAGES_AT_ONCE = 64
 _FAILURES_BEFORE_ERROR = 5
 _MAX_BACKOFF_SEC = 30.0
 _ONE_SENDER_BACKOFF_SEC = 1.0  # it may be the sender's fault; the messages of others wait behind these
+_NOBODY: frozenset[str] = frozenset()
 _log = logging.getLogger(__name__)
 
 
@@ -46,9 +46,37 @@ class Turns:
     Messages of a batch that failed are shown one by one; one that fails alone waits for its pause (`Retries`) while the
     others go on, and is parked at its fifth failure.
 
-    `on_store` makes a call that may block where that harms nobody; `count` adds to a metric; `claimed` is set when the
-    agent holds a task that it did not hold at the turn before; `ending` tells whether it is the runtime that cancels.
+    `on_store` makes a call that may block where that harms nobody; `count` adds to a metric; `claimed` is called when
+    the agent holds a task that it did not hold before; `ending` tells whether it is the runtime that cancels.
     """
+
+    __slots__ = (  # one an agent
+        "_again_at",
+        "_agent",
+        "_alone",
+        "_approvals",
+        "_blamed",
+        "_claimed",
+        "_count",
+        "_ending",
+        "_executor",
+        "_failures",
+        "_held",
+        "_inbox",
+        "_on_store",
+        "_parking",
+        "_pools",
+        "_retried",
+        "_retries",
+        "_scheduler",
+        "_seen",
+        "_tasks",
+        "_teller",
+        "_transport",
+        "_undone",
+        "carrying_out",
+        "last_activity",
+    )
 
     def __init__(
         self,
@@ -65,18 +93,18 @@ class Turns:
         approvals: ApprovalGate | None = None,
         on_store: Callable[..., Awaitable[Any]],
         count: Callable[..., None],
-        claimed: asyncio.Event,
+        claimed: Callable[[], None],
         ending: Callable[[], bool],
     ) -> None:
         self._agent, self._executor, self._inbox, self._scheduler = agent, executor, inbox, scheduler
         self._teller, self._transport, self._tasks, self._pools = teller, transport, tasks, pools
         self._parking, self._retries, self._approvals = parking, Retries(), approvals
         self._on_store, self._count, self._claimed, self._ending = on_store, count, claimed, ending
-        self._alone: deque[Attempt] = deque()  # of a batch that failed, to be shown one by one
+        self._alone: list[Attempt] = []  # of a batch that failed, to be shown one by one
         self._retried = False  # whether the turn before tried a message again
-        self._blamed: set[str] = set()  # whose messages have failed since a call last succeeded; "" for tasks
+        self._blamed: frozenset[str] = _NOBODY  # whose messages have failed since a call last succeeded; "" for tasks
         self.carrying_out = False
-        self._held: set[tuple[str, int]] = set()
+        self._held: Collection[tuple[str, int]] = ()
         self.last_activity = 0.0
         self.begin()
 
@@ -84,7 +112,7 @@ class Turns:
         """Start anew: the agent has seen nothing, and nothing has failed."""
         self._seen: object = None
         self._failures = 0
-        self._blamed.clear()
+        self._blamed = _NOBODY
         self._undone = 0  # calls of `decide` in a row after which a task decision failed
         self._again_at: float | None = None
         self._agent.outcomes = ()
@@ -149,7 +177,7 @@ class Turns:
             self._count("converge_messages_retried_total")
             return self._retries.pop()
         self._retried = False
-        return self._alone.popleft() if self._alone else None
+        return self._alone.pop(0) if self._alone else None
 
     def _next_batch(self) -> list[Message]:
         return [] if self._retries.full else self._inbox.poll(_MESSAGES_AT_ONCE)
@@ -184,10 +212,10 @@ class Turns:
     async def _look(self) -> tuple[list[Task], bool]:
         tasks = [] if self._tasks is None else await self._on_store(self._list_tasks, self._tasks)
         held = {(task.id, task.attempt) for task in tasks if task.assigned_to == self._agent.id}
-        if not held <= self._held:
-            self._claimed.set()
-        self._held = held
-        seen = [(task.id, task.state, task.attempt) for task in tasks]
+        if not held.issubset(self._held):
+            self._claimed()
+        self._held = held or ()
+        seen = tuple((task.id, task.state, task.attempt) for task in tasks)
         changed = seen != self._seen
         self._seen = seen
         return tasks, changed
@@ -211,7 +239,7 @@ class Turns:
         decisions = await self._ask_and_tell(messages, tasks)
         self.carrying_out = True  # a stop waits for the end of this for a moment, lest it is done twice
         self._failures = 0
-        self._blamed.clear()
+        self._blamed = _NOBODY
         if agent.state is not AgentState.OFFLINE:
             agent.state = AgentState.IDLE
         agent.outcomes = ()
@@ -277,7 +305,7 @@ class Turns:
         elif messages:
             await self._failed_alone(error, attempt or Attempt(messages[0]))
         else:
-            self._blamed.add("")
+            self._blamed |= {""}
             agent.outcomes = ()
         if changed or not messages:
             self._seen = None  # what there was to see has not been dealt with
@@ -300,7 +328,7 @@ class Turns:
 
     async def _failed_alone(self, error: Exception, attempt: Attempt) -> None:
         self._count("converge_messages_failed_total")
-        self._blamed.add(attempt.message.sender or "unsigned")
+        self._blamed |= {attempt.message.sender or "unsigned"}
         failed = Attempt(attempt.message, attempt.failures + 1, described(error))
         if failed.failures < MAX_FAILURES:
             self._retries.add(failed)
