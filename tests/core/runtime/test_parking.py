@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,7 +22,7 @@ from converge.runtime import retries, turns
 from converge.runtime.inbox import Inbox
 from converge.runtime.parking import Parking
 from converge.runtime.retries import MAX_FAILURES, MAX_WAITING, Attempt, Retries
-from tests.core.runtime.conftest import Scripted, until
+from tests.core.runtime.conftest import PATIENCE_SEC, Scripted, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -323,6 +324,64 @@ async def test_what_a_stop_cuts_short_and_nobody_brings_again_is_counted(world: 
     assert world.counted("converge_messages_dropped_at_stop_total") == 1
 
 
+@pytest.mark.usefixtures("no_retries")
+async def test_the_poison_of_one_sender_does_not_keep_the_messages_of_others_waiting(world: World) -> None:
+    agent, mallory, alice = Picky("poison"), await world.peer(), await world.peer()
+    inbox = Inbox()
+    runtime = world.runtime(agent, inbox=inbox)
+    for _ in range(150):
+        await inbox.push(mallory.message(agent.id, "poison"))
+    for n in range(5):
+        await inbox.push(alice.message(agent.id, n))
+    await runtime.start()
+    await until(lambda: agent.handled == [*range(5)])
+    assert agent.times("poison") < 50, "one after the other, as it came, is a minute of pauses"
+
+
+@pytest.mark.usefixtures("retries_at_once")
+async def test_one_that_was_parked_and_not_acknowledged_by_who_was_killed_then_is_not_shown_again(world: World) -> None:
+    class Killed(StoreTransport):
+        async def acknowledge(self, messages: Sequence[Message]) -> None:
+            await asyncio.Event().wait()
+
+    store = MemoryStore()
+    agent, sender = Picky("poison"), Identity.generate()
+    runtime = await world.started(agent, Killed(agent.id, store), parking=Parking(agent.id, store))
+    async with StoreTransport(sender.fingerprint, store) as other:
+        await other.send(Message(recipient=agent.id, payload={"n": "poison"}).sign(sender))
+    await until(lambda: runtime.parked)
+    await runtime.stop()
+    assert len(store.list("mail:")) == 1
+    again = await world.started(agent, StoreTransport(agent.id, store), parking=Parking(agent.id, store))
+    await until(lambda: not store.list("mail:"))
+    assert (len(again.parked), agent.times("poison")) == (1, 5)
+
+
+@pytest.mark.usefixtures("retries_at_once")
+async def test_a_store_that_hangs_while_a_message_is_parked_does_not_keep_the_runtime_from_stopping(
+    world: World, tmp_path: Path
+) -> None:
+    entered, released = threading.Event(), threading.Event()
+
+    class Hanging(SQLiteStore):
+        def put(self, key: str, value: Plain) -> None:
+            if key.startswith("parked:"):
+                entered.set()
+                released.wait(2 * PATIENCE_SEC)
+            super().put(key, value)
+
+    agent, peer = Picky("poison"), await world.peer()
+    with Hanging(tmp_path / "store.db") as store:
+        runtime = await world.started(agent, parking=Parking(agent.id, store))
+        await peer.tell(agent.id, "poison")
+        assert await asyncio.to_thread(entered.wait, PATIENCE_SEC)
+        assert await runtime.requeue("any") == 0
+        async with asyncio.timeout(PATIENCE_SEC):
+            await runtime.stop()
+        released.set()
+        await until(lambda: store.list("parked:"))
+
+
 # -- what waits
 
 
@@ -355,6 +414,10 @@ def test_who_waits_for_the_longest_comes_first_and_equals_in_their_order() -> No
 # -- where they are parked
 
 
+async def at_once(call: Any, *arguments: Any) -> Any:
+    return call(*arguments)
+
+
 @pytest.fixture(params=["memory", "sqlite", "none"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store | None]:
     if request.param == "sqlite":
@@ -364,44 +427,44 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store | No
         yield MemoryStore() if request.param == "memory" else None
 
 
-def test_the_oldest_are_dropped_and_counted_when_there_are_too_many(store: Store | None) -> None:
+async def test_the_oldest_are_dropped_and_counted_when_there_are_too_many(store: Store | None) -> None:
     parking = Parking("agent", store, max_messages=3)
     messages = [Message(payload={"n": n}) for n in range(5)]
-    dropped = [parking.park(message, "why", 5) for message in messages]
+    dropped = [await parking.park(message, "why", 5, at_once) for message in messages]
     assert dropped == [0, 0, 0, 1, 1]
     assert [each.message for each in parking.messages] == messages[2:]
     assert parking.dropped == 2
     assert store is None or len(store.list("parked:")) == 3
 
 
-def test_one_parked_again_is_one(store: Store | None) -> None:
+async def test_one_parked_again_is_one(store: Store | None) -> None:
     parking, message = Parking("agent", store), Message()
-    parking.park(message, "first", 5)
-    parking.park(message, "second", 5)
+    await parking.park(message, "first", 5, at_once)
+    await parking.park(message, "second", 5, at_once)
     assert [each.error for each in parking.messages] == ["second"]
 
 
-def test_messages_of_one_id_from_two_senders_are_two() -> None:
+async def test_messages_of_one_id_from_two_senders_are_two() -> None:
     parking = Parking("agent", MemoryStore())
     both = [Message(id="same").sign(Identity.generate()) for _ in range(2)]
     for message in both:
-        parking.park(message, "why", 5)
+        await parking.park(message, "why", 5, at_once)
     assert [each.message for each in parking.messages] == both
     assert parking.requeue("same") == both
     assert parking.awaits
 
 
-def test_a_record_comes_back_equal_with_signature_bytes_and_topics(tmp_path: Path) -> None:
+async def test_a_record_comes_back_equal_with_signature_bytes_and_topics(tmp_path: Path) -> None:
     identity = Identity.generate()
     message = Message(topics=[Topic("t")], payload={"b": b"\x00\xff", "deep": [{"x": None}]}).sign(identity)
     sealed = message.evolve(id="sealed", signature=b"").encrypt_payload(bytes(32)).sign(identity)
     with SQLiteStore(tmp_path / "store.db") as store:
         parking = Parking("agent", store, now=iter([2.0, 1.0]).__next__)
-        parking.park(message, "why \ud800 \x00", 5)
-        parking.park(sealed, "y" * 10_000, 6)
+        await parking.park(message, "why \ud800 \x00", 5, at_once)
+        await parking.park(sealed, "y" * 10_000, 6, at_once)
     with SQLiteStore(tmp_path / "store.db") as store:
         again = Parking("agent", store)
-        again.load()
+        again.adopt(again.stored())
         first, second = again.messages
     assert [first.message, second.message] == [sealed, message], "the oldest first"
     assert first.message.verify()
@@ -411,61 +474,63 @@ def test_a_record_comes_back_equal_with_signature_bytes_and_topics(tmp_path: Pat
     assert len(first.error) == 500
 
 
-def test_agents_have_parkings_of_their_own_also_when_one_id_begins_as_another() -> None:
+async def test_agents_have_parkings_of_their_own_also_when_one_id_begins_as_another() -> None:
     store = MemoryStore()
     for agent in ("a", "a:b"):
-        Parking(agent, store).park(Message(id=agent), "why", 5)
+        await Parking(agent, store).park(Message(id=agent), "why", 5, at_once)
     for agent in ("a", "a:b"):
         parking = Parking(agent, store)
-        parking.load()
+        parking.adopt(parking.stored())
         assert [each.message.id for each in parking.messages] == [agent]
 
 
 @pytest.mark.parametrize("garbage", [None, 5, [1], {"frame": b"\xc1", "error": "", "failures": 1, "parked_at": 0.0}])
-def test_a_record_that_is_none_is_passed_over_and_left_alone(garbage: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_record_that_is_none_is_passed_over_and_left_alone(
+    garbage: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     store = MemoryStore()
-    Parking("agent", store).park(Message(), "why", 5)
+    await Parking("agent", store).park(Message(), "why", 5, at_once)
     [key] = store.list("parked:")
     good = store.get(key)
     store.put(key, garbage)
     store.put(key[:-32] + "0" * 32, good)
     parking = Parking("agent", store)
-    parking.load()
+    parking.adopt(parking.stored())
     assert len(parking.messages) == 1
     assert store.list("parked:") == sorted([key, key[:-32] + "0" * 32])
     assert "left alone" in caplog.text
 
 
-def test_a_message_that_cannot_be_encoded_is_parked_in_memory(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_message_that_cannot_be_encoded_is_parked_in_memory(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     store = MemoryStore()
     parking = Parking("agent", store)
-    parking.park(Message(payload={"n": object()}), "why", 5)
+    await parking.park(Message(payload={"n": object()}), "why", 5, at_once)
     assert len(parking.messages) == 1
     assert store.list() == []
     assert "in memory only" in caplog.text
-    parking.load()
+    parking.adopt(parking.stored())
     assert len(parking.messages) == 1
 
 
-def test_a_store_that_fails_leaves_everything_as_it_was() -> None:
+async def test_a_store_that_fails_leaves_everything_as_it_was() -> None:
     store = Moody()
     parking, message = Parking("agent", store), Message()
     store.full = True
     with pytest.raises(OSError, match="no space left"):
-        parking.park(message, "why", 5)
+        await parking.park(message, "why", 5, at_once)
     assert parking.messages == ()
 
 
-def test_what_was_requeued_and_not_settled_is_parked_again() -> None:
+async def test_what_was_requeued_and_not_settled_is_parked_again() -> None:
     parking, message = Parking("agent", MemoryStore()), Message()
-    parking.park(message, "why", 5)
+    await parking.park(message, "why", 5, at_once)
     parking.requeue(message.id)
     parking.restore()
     assert [each.message for each in parking.messages] == [message]
     assert not parking.awaits
 
 
-def test_a_parking_without_room_is_refused() -> None:
+async def test_a_parking_without_room_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         Parking("agent", max_messages=0)

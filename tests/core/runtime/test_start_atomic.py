@@ -75,9 +75,9 @@ class Place:
                 trap.spring("registering")
 
         class Lot(Parking):
-            def load(self) -> None:
+            def stored(self) -> Any:
                 trap.spring("parked messages")
-                super().load()
+                return super().stored()
 
         class Starter(Scripted):
             stops = 0

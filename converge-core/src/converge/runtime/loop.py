@@ -10,8 +10,8 @@ from converge.coordination.ballot import BallotBox
 from converge.core.agent import Agent, AgentState
 from converge.core.message import Message
 from converge.network.network import AgentNetwork
-from converge.runtime.approving import ApprovalGate, ApprovalWatch
-from converge.runtime.calls import contained, settled, undo_cancel, within
+from converge.runtime.approving import ApprovalWatch, gate_of
+from converge.runtime.calls import contained, end_all, raise_why_it_ended, settled, undo_cancel, within
 from converge.runtime.context import AgentContext
 from converge.runtime.ending import Ending
 from converge.runtime.errors import CallFailed
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from converge.coordination.approvals import Approvals
     from converge.coordination.pool_manager import PoolManager
     from converge.coordination.task_manager import TaskManager
-    from converge.core.decisions import Decision
     from converge.core.store import Store
     from converge.core.tools import ToolRegistry
     from converge.network.discovery import AgentDescriptor, DiscoveryService
@@ -136,7 +135,7 @@ class AgentRuntime:
             "capabilities": lambda: agent.capabilities.names(),  # the set may be replaced
             **(executor_kwargs or {}),
         }
-        self._gate = _gate(agent.id, approvals, approval_policy, kwargs.get("custom_handlers"))
+        self._gate = gate_of(agent.id, approvals, approval_policy, kwargs.get("custom_handlers"))
         if self._gate is not None:
             kwargs["approvals"] = self._gate
         make = StandardExecutor if executor_factory is None else executor_factory
@@ -149,7 +148,6 @@ class AgentRuntime:
         self._ended = False  # whether the jobs are over, whoever ended them
         self._receiving = FailureStreak()
         self._reader: asyncio.Task[None] | None = None
-        self._parking = Parking(agent.id) if parking is None else parking
         self._turns = Turns(
             agent,
             self._executor,
@@ -159,7 +157,7 @@ class AgentRuntime:
             transport,
             task_manager,
             pool_manager,
-            self._parking,
+            Parking(agent.id) if parking is None else parking,
             approvals=self._gate,
             on_store=self._on_store,
             count=self._count,
@@ -196,17 +194,17 @@ class AgentRuntime:
     @property
     def parked(self) -> tuple[ParkedMessage, ...]:
         """The messages that failed five times, the oldest first: at most 100, unless `parking` says otherwise."""
-        return self._parking.messages
+        return self._turns.parking.messages
 
     async def requeue(self, message_id: str) -> int:
         """Show parked messages of this id to the agent again, as if they had never failed; how many there were."""
-        messages = self._parking.requeue(message_id)
+        messages = self._turns.parking.requeue(message_id)
         self._turns.requeue(messages)
         return len(messages)
 
     async def drop_parked(self, message_id: str) -> int:
         """Forget parked messages of this id for good; how many there were. Raises what the store raises."""
-        return int(await self._on_store(self._parking.drop, message_id))
+        return await self._turns.parking.drop(message_id, self._on_store)
 
     def _is_ending(self) -> bool:
         return self._stopping.is_set() or self._ended
@@ -315,7 +313,7 @@ class AgentRuntime:
             watch.open(self._scheduler.notify)
             undo.add(watch.close, self._scheduler.notify)
             undo.add(self._guarded, "giving the claims back", self._give_back)
-        await self._on_store(self._take_up)
+        self._turns.parking.adopt(await self._on_store(self._take_up))
         if self._gate is not None:
             answers = ApprovalWatch.of(self._gate.approvals)
             answers.open(agent.id, self._answered)
@@ -329,11 +327,11 @@ class AgentRuntime:
         await settled(self._presence.announce)  # on_start may have added topics and capabilities
         await self._teller.tell("agent_started")
 
-    def _take_up(self) -> None:
+    def _take_up(self) -> dict[str, ParkedMessage]:
         """What an earlier life of this agent has left in the store, in one hop."""
         if self._tasks is not None:
             self._tasks.take_over(self.agent.id)
-        self._parking.load()
+        return self._turns.parking.stored()
 
     def _answered(self) -> None:
         assert self._gate is not None  # only registered with one
@@ -365,7 +363,7 @@ class AgentRuntime:
             if renewer is not None:
                 renewer.open(self.agent.id, self._renewing_failed)
             for task in await self._stopping.or_end_of(tasks):
-                _raise_why_it_ended(task)
+                raise_why_it_ended(task)
         finally:
             self._ended = True
             self._network.is_read = False
@@ -376,14 +374,7 @@ class AgentRuntime:
                 await renewer.close(self.agent.id)
             if self._turns.carrying_out:
                 await asyncio.wait({loop}, timeout=_FINISH_SEC)
-            for task in tasks:
-                task.cancel()
-            ended, left = await asyncio.wait(tasks, timeout=_LOOP_END_SEC)
-            for task in left:
-                _log.error("%s: %r ignores that it was cancelled; it is left behind", self.agent.id, task.get_coro())
-            for task in ended:
-                if not task.cancelled():
-                    task.exception()  # the first one is raised; asked for, so that asyncio reports none as lost
+            await end_all(tasks, _LOOP_END_SEC)
             self._turns.put_away()
 
     def _jobs(self) -> list[Coroutine[Any, Any, None]]:
@@ -408,7 +399,7 @@ class AgentRuntime:
         while self.agent.state is not AgentState.OFFLINE and not self._is_ending():
             try:
                 if not at_once:
-                    await settled(self._scheduler.wait_for_work, turns.patience(self._receive_timeout))
+                    await self._scheduler.wait_for_work(turns.patience(self._receive_timeout))
                 await turns.take()
                 at_once = turns.has_more
                 if at_once:
@@ -418,6 +409,8 @@ class AgentRuntime:
                     raise
                 undo_cancel()  # a plain `decide` has cancelled the task that it runs in
                 _log.warning("%s: its loop was cancelled by what it calls; it goes on", self.agent.id)
+            except SystemExit as error:  # of a scheduler that somebody else wrote; it would end the process
+                raise contained(error) from error
 
     def _has_claimed(self) -> None:
         if self._tasks is not None:
@@ -430,7 +423,7 @@ class AgentRuntime:
 
     def _read(self) -> None:
         """Take what waits in the transport, with a task that ends when nothing does. The transport calls this."""
-        if self._reader is None and self.transport.waiting and not self._is_ending():
+        if (self._reader is None or self._reader.done()) and self.transport.waiting and not self._is_ending():
             upkeep = Upkeep(self.agent.id, self._count, self._on_store, self._is_ending)
             self._reader = asyncio.create_task(self._read_all(upkeep))
 
@@ -465,6 +458,9 @@ class AgentRuntime:
             self._count("converge_answers_received_total")
             await self._turns.acknowledge([message])
             return
+        if self._turns.parking.holds(message):
+            await self._turns.acknowledge([message])
+            return
         await self._inbox.push(message)
         self._scheduler.notify()
         self._count("converge_messages_received_total")
@@ -479,7 +475,7 @@ class AgentRuntime:
             _log.exception("%s: message %r could not be recorded", self.agent.id, message.id)
 
     async def _on_store(self, call: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401  # passes through
-        parts = (self._tasks, self._pools, self._checkpoints, self._network.discovery, self._gate, self._parking)
+        parts = (self._tasks, self._pools, self._checkpoints, self._network.discovery, self._gate, self._turns.parking)
         if any(part is not None and part.blocking for part in parts):
             return await self._store_thread.run(call, *args)
         try:
@@ -492,25 +488,3 @@ class AgentRuntime:
     def _count(self, name: str, value: int = 1) -> None:
         if self._metrics is not None and value:
             self._metrics.inc(name, value)
-
-
-def _raise_why_it_ended(task: asyncio.Task[Any]) -> None:
-    """Raise what ended a job, if it was not the job itself, as an error that whoever waits for the runtime is told."""
-    if task.cancelled():
-        raise CallFailed(f"{task.get_coro()!r} was cancelled, and not by a stop")
-    error = task.exception()
-    if error is not None:
-        raise contained(error)
-
-
-def _gate(
-    agent_id: str,
-    approvals: Approvals | None,
-    policy: ApprovalPolicy | None,
-    handlers: Mapping[type[Decision], Any] | None,
-) -> ApprovalGate | None:
-    if (approvals is None) is not (policy is None):
-        raise ValueError("approvals and approval_policy go together: where to wait, and what for")
-    if approvals is None or policy is None:
-        return None
-    return ApprovalGate(agent_id, approvals, policy, {kind.__name__: kind for kind in handlers or ()})

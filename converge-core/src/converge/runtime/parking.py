@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from converge.core.errors import MessageDecodeError, StoreError
 from converge.core.message import Message
 from converge.runtime.calls import described
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from converge.core.plain import Plain
     from converge.core.store import Store
+
+    OnStore: TypeAlias = Callable[..., Awaitable[Any]]
 
 __all__ = ["DEFAULT_MAX_PARKED", "ParkedMessage", "Parking"]
 
@@ -41,12 +42,13 @@ class ParkedMessage(NamedTuple):
 class Parking:
     """The parked messages of the agent `agent_id`; of more than `max_messages` the oldest are dropped and counted.
 
-    With `store` each is a record `parked:<agent id>:<digest>`, payload and signature included, and `load` finds it
-    again after a restart; what the store raises passes through and leaves the message unparked. A message that cannot
-    be encoded is kept in memory alone. Thread-safe. `now` gives Unix seconds.
+    With `store` each is a record `parked:<agent id>:<digest>`, payload and signature included, which `stored` finds
+    again after a restart. What is to be done to the store is handed to `on_store`, which may do it in another thread;
+    what the store raises passes through, and nothing has changed then. A message that cannot be encoded is kept in
+    memory alone. For the coroutines of one event loop, but for `stored`. `now` gives Unix seconds.
     """
 
-    __slots__ = ("_lock", "_max", "_now", "_parked", "_prefix", "_requeued", "_store", "dropped")  # one an agent
+    __slots__ = ("_max", "_now", "_parked", "_prefix", "_requeued", "_store", "dropped")  # one an agent
 
     def __init__(
         self,
@@ -63,16 +65,15 @@ class Parking:
         self._max = max_messages
         self._parked: dict[str, ParkedMessage] = {}
         self._requeued: dict[str, ParkedMessage] = {}  # shown again; their records stay until they are handled
-        self._lock = threading.Lock()
 
     @property
     def blocking(self) -> bool:
-        """Whether a call may wait for a disk or a network."""
+        """Whether the store may wait for a disk or a network."""
         return self._store is not None and self._store.blocking
 
     @property
     def messages(self) -> tuple[ParkedMessage, ...]:
-        """What is parked, the oldest first. Never waits."""
+        """What is parked, the oldest first."""
         return tuple(self._parked.values())
 
     @property
@@ -80,64 +81,76 @@ class Parking:
         """Whether a requeued message has not been settled yet."""
         return bool(self._requeued)
 
-    def load(self) -> None:
-        """Take what an earlier process has parked, also what it was shown again and did not deal with."""
-        if self._store is None:
-            return
-        found = {key: self._read(key) for key in self._store.list(self._prefix) if self._is_own(key)}
-        records = sorted(((key, each) for key, each in found.items() if each), key=lambda item: item[1].parked_at)
-        with self._lock:
-            unstored = {key: each for key, each in self._parked.items() if key not in found}
-            self._parked = {**unstored, **{key: each for key, each in records if key not in self._requeued}}
+    def holds(self, message: Message) -> bool:
+        """Whether exactly this message is parked: it came once more, as who acknowledges it was killed before."""
+        parked = self._parked.get(self._key(message)) if self._parked else None
+        return parked is not None and parked.message == message
 
-    def park(self, message: Message, error: str, failures: int) -> int:
+    def stored(self) -> dict[str, ParkedMessage]:
+        """What an earlier process has parked, also what it was shown again and did not deal with; for `adopt`.
+
+        Only reads the store; from any thread. A record that cannot be read is left alone, with a line in the log.
+        """
+        if self._store is None:
+            return {}
+        found = {key: self._read(key) for key in self._store.list(self._prefix) if self._is_own(key)}
+        return {key: each for key, each in found.items() if each is not None}
+
+    def adopt(self, stored: Mapping[str, ParkedMessage]) -> None:
+        """Take what `stored` has found."""
+        new = {key: each for key, each in stored.items() if key not in self._requeued}
+        everything = {**self._parked, **new}
+        self._parked = dict(sorted(everything.items(), key=lambda item: item[1].parked_at))
+
+    async def park(self, message: Message, error: str, failures: int, on_store: OnStore) -> int:
         """Set `message` aside; how many others were dropped, as there are too many."""
         shown = error[:_MAX_ERROR_CHARS].encode(errors="backslashreplace").decode()
         key, parked = self._key(message), ParkedMessage(message, shown, failures, self._now())
-        with self._lock:
-            self._write(key, parked)
-            self._requeued.pop(key, None)
-            self._parked[key] = parked
-            over = [*self._parked][: max(len(self._parked) - self._max, 0)]
-            for old in over:
-                self._remove(old)
-                del self._parked[old]
-            self.dropped += len(over)
-        return len(over)
+        await on_store(self._write, key, parked)
+        self._requeued.pop(key, None)
+        self._parked.pop(key, None)
+        self._parked[key] = parked
+        over = [*self._parked][: max(len(self._parked) - self._max, 0)]
+        return await self._drop_oldest(over, on_store) if over else 0
 
     def requeue(self, message_id: str) -> list[Message]:
         """Take the messages with this id out, to be handled after all; several senders may have used it.
 
         Their records stay in the store until `settle`, so that a crash meanwhile loses none.
         """
-        with self._lock:
-            keys = [key for key, each in self._parked.items() if each.message.id == message_id]
-            for key in keys:
-                self._requeued[key] = self._parked.pop(key)
-            return [self._requeued[key].message for key in keys]
+        keys = self._keys(message_id)
+        for key in keys:
+            self._requeued[key] = self._parked.pop(key)
+        return [self._requeued[key].message for key in keys]
 
     def restore(self) -> None:
         """What was requeued and not settled is parked again: the runtime has stopped."""
-        with self._lock:
-            self._parked = {**self._requeued, **self._parked}
-            self._requeued = {}
+        self._parked, self._requeued = {**self._requeued, **self._parked}, {}
 
-    def settle(self, message: Message) -> None:
+    async def settle(self, message: Message, on_store: OnStore) -> None:
         """`message` has been handled: if it was requeued, its record goes."""
         key = self._key(message)
-        with self._lock:
-            if key in self._requeued:
-                self._remove(key)
-                del self._requeued[key]
+        if key in self._requeued:
+            await self._remove([key], on_store)
+            self._requeued.pop(key, None)
 
-    def drop(self, message_id: str) -> int:
+    async def drop(self, message_id: str, on_store: OnStore) -> int:
         """Forget the messages with this id for good; how many there were."""
-        with self._lock:
-            keys = [key for key, each in self._parked.items() if each.message.id == message_id]
-            for key in keys:
-                self._remove(key)
-                del self._parked[key]
+        keys = self._keys(message_id)
+        await self._remove(keys, on_store)
+        for key in keys:
+            self._parked.pop(key, None)
         return len(keys)
+
+    async def _drop_oldest(self, keys: Sequence[str], on_store: OnStore) -> int:
+        await self._remove(keys, on_store)
+        for key in keys:
+            self._parked.pop(key, None)
+        self.dropped += len(keys)
+        return len(keys)
+
+    def _keys(self, message_id: str) -> list[str]:
+        return [key for key, each in self._parked.items() if each.message.id == message_id]
 
     def _key(self, message: Message) -> str:
         name = f"{message.sender}\0{message.id}".encode(errors="surrogatepass")
@@ -163,12 +176,13 @@ class Parking:
         }
         self._store.put(key, record)
 
-    def _remove(self, key: str) -> None:
+    async def _remove(self, keys: Sequence[str], on_store: OnStore) -> None:
         if self._store is not None:
-            self._store.delete(key)
+            for key in keys:
+                await on_store(self._store.delete, key)
 
     def _read(self, key: str) -> ParkedMessage | None:
-        assert self._store is not None  # asked by `load`
+        assert self._store is not None  # asked by `stored`
         try:
             match self._store.get(key):
                 case {

@@ -17,7 +17,7 @@ MAX_FAILURES = 5
 """After so many failures of a message that was shown alone, it is parked (GUARANTEES.md, G17)."""
 
 MAX_WAITING = 256
-"""While so many messages wait here, the agent is shown no new ones: its inbox, and then its transport, hold them."""
+"""While so many messages that failed wait for their next chance, the agent is shown no new ones."""
 
 _FIRST_PAUSE_SEC = 0.1
 _GROWTH = 5.0  # 0.1, 0.5, 2.5 and 12.5 s: a hitch is over soon, and an outage of some seconds parks nothing
@@ -43,11 +43,6 @@ class Retries:
 
     def __len__(self) -> int:
         return len(self._waiting)
-
-    @property
-    def full(self) -> bool:
-        """Whether no new message should be taken up, as it might have to wait here too."""
-        return len(self._waiting) >= MAX_WAITING
 
     def add(self, attempt: Attempt) -> None:
         """Give `attempt` back when the pause after that many failures is over."""

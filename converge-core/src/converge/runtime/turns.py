@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from converge.core.agent import AgentState, Outcome
 from converge.core.decisions import ClaimTask, Decision, InvokeTool, JoinPool, ReportTask, SubmitTask
 from converge.runtime.calls import backoff, contained, described, settled, undo_cancel
-from converge.runtime.retries import MAX_FAILURES, Attempt, Retries
+from converge.runtime.retries import MAX_FAILURES, MAX_WAITING, Attempt, Retries
 from converge.runtime.threads import in_own_thread
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _MESSAGES_AT_ONCE = 64
 _FAILURES_BEFORE_ERROR = 5
 _MAX_BACKOFF_SEC = 30.0
 _ONE_SENDER_BACKOFF_SEC = 1.0  # it may be the sender's fault; the messages of others wait behind these
-_NOBODY: frozenset[str] = frozenset()
+_UNSIGNED = "unsigned"
 _log = logging.getLogger(__name__)
 
 
@@ -55,6 +55,7 @@ class Turns:
         "_agent",
         "_alone",
         "_approvals",
+        "_avoided",
         "_blamed",
         "_claimed",
         "_count",
@@ -64,7 +65,6 @@ class Turns:
         "_held",
         "_inbox",
         "_on_store",
-        "_parking",
         "_pools",
         "_retried",
         "_retries",
@@ -76,6 +76,7 @@ class Turns:
         "_undone",
         "carrying_out",
         "last_activity",
+        "parking",
     )
 
     def __init__(
@@ -98,11 +99,12 @@ class Turns:
     ) -> None:
         self._agent, self._executor, self._inbox, self._scheduler = agent, executor, inbox, scheduler
         self._teller, self._transport, self._tasks, self._pools = teller, transport, tasks, pools
-        self._parking, self._retries, self._approvals = parking, Retries(), approvals
+        self.parking, self._retries, self._approvals = parking, Retries(), approvals
         self._on_store, self._count, self._claimed, self._ending = on_store, count, claimed, ending
         self._alone: list[Attempt] = []  # of a batch that failed, to be shown one by one
         self._retried = False  # whether the turn before tried a message again
-        self._blamed: frozenset[str] = _NOBODY  # whose messages have failed since a call last succeeded; "" for tasks
+        self._blamed: frozenset[str] = frozenset()  # who sent what has failed since a success; "" for tasks
+        self._avoided: str | None = None  # whose messages come after those of others for now
         self.carrying_out = False
         self._held: Collection[tuple[str, int]] = ()
         self.last_activity = 0.0
@@ -112,7 +114,7 @@ class Turns:
         """Start anew: the agent has seen nothing, and nothing has failed."""
         self._seen: object = None
         self._failures = 0
-        self._blamed = _NOBODY
+        self._blamed = frozenset()
         self._undone = 0  # calls of `decide` in a row after which a task decision failed
         self._again_at: float | None = None
         self._agent.outcomes = ()
@@ -120,7 +122,7 @@ class Turns:
     @property
     def has_more(self) -> bool:
         """Whether there is something to do that no notice will come for."""
-        waits = bool(self._alone) or (len(self._inbox) > 0 and not self._retries.full) or self._retries.is_due()
+        waits = bool(self._alone) or (len(self._inbox) > 0 and not self._holds_enough) or self._retries.is_due()
         return waits or self._tool_results() or self._seen is None
 
     def patience(self, most: float) -> float:
@@ -167,7 +169,7 @@ class Turns:
             self._retries.clear()
             while self._inbox.poll(_MESSAGES_AT_ONCE):
                 pass
-            self._parking.restore()
+            self.parking.restore()
 
     def _next_attempt(self) -> Attempt | None:
         """What is to be shown alone: what is due again, and what else waits, in turns."""
@@ -177,10 +179,34 @@ class Turns:
             self._count("converge_messages_retried_total")
             return self._retries.pop()
         self._retried = False
-        return self._alone.pop(0) if self._alone else None
+        if not self._alone:
+            self._avoided = None
+            return None
+        if self._failures >= _FAILURES_BEFORE_ERROR and self._blames_one_sender:
+            self._avoided = min(self._blamed)
+        return self._alone.pop(0) if self._avoided is None else self._from_another_sender(self._avoided)
+
+    @property
+    def _blames_one_sender(self) -> bool:
+        return len(self._blamed) == 1 and "" not in self._blamed
+
+    def _from_another_sender(self, avoided: str) -> Attempt:
+        """A message of another sender, if there is one: the poison of one must not keep all others waiting."""
+        while batch := self._next_batch():
+            self._alone.extend(Attempt(message) for message in batch)
+        for index, attempt in enumerate(self._alone):
+            if (attempt.message.sender or _UNSIGNED) != avoided:
+                del self._alone[index]
+                return attempt
+        return self._alone.pop(0)
+
+    @property
+    def _holds_enough(self) -> bool:
+        """Whether so many failed messages wait that the inbox, and then the transport, have to hold the others."""
+        return len(self._retries) + len(self._alone) >= MAX_WAITING
 
     def _next_batch(self) -> list[Message]:
-        return [] if self._retries.full else self._inbox.poll(_MESSAGES_AT_ONCE)
+        return [] if self._holds_enough else self._inbox.poll(_MESSAGES_AT_ONCE)
 
     async def _show(self, messages: list[Message], tasks: list[Task], changed: bool) -> None:
         agent = self._agent
@@ -239,7 +265,7 @@ class Turns:
         decisions = await self._ask_and_tell(messages, tasks)
         self.carrying_out = True  # a stop waits for the end of this for a moment, lest it is done twice
         self._failures = 0
-        self._blamed = _NOBODY
+        self._blamed = frozenset()
         if agent.state is not AgentState.OFFLINE:
             agent.state = AgentState.IDLE
         agent.outcomes = ()
@@ -305,7 +331,7 @@ class Turns:
         elif messages:
             await self._failed_alone(error, attempt or Attempt(messages[0]))
         else:
-            self._blamed |= {""}
+            self._blame("")
             agent.outcomes = ()
         if changed or not messages:
             self._seen = None  # what there was to see has not been dealt with
@@ -322,13 +348,16 @@ class Turns:
         """How long the agent rests: an agent that fails at all it is shown for long, else the others go on."""
         if self._failures == 1 or (messages and self._failures < _FAILURES_BEFORE_ERROR):
             return 0.0
-        one_sender = messages and len(self._blamed) == 1 and "" not in self._blamed
-        most = min(_ONE_SENDER_BACKOFF_SEC, _MAX_BACKOFF_SEC) if one_sender else _MAX_BACKOFF_SEC
-        return backoff(self._failures, most)
+        most = _ONE_SENDER_BACKOFF_SEC if messages and self._blames_one_sender else _MAX_BACKOFF_SEC
+        return backoff(self._failures, min(most, _MAX_BACKOFF_SEC))
+
+    def _blame(self, sender: str) -> None:
+        if len(self._blamed) < 2:  # whether it is one is all that is asked, and senders may be as many as they like
+            self._blamed |= {sender}
 
     async def _failed_alone(self, error: Exception, attempt: Attempt) -> None:
         self._count("converge_messages_failed_total")
-        self._blamed |= {attempt.message.sender or "unsigned"}
+        self._blame(attempt.message.sender or _UNSIGNED)
         failed = Attempt(attempt.message, attempt.failures + 1, described(error))
         if failed.failures < MAX_FAILURES:
             self._retries.add(failed)
@@ -339,7 +368,7 @@ class Turns:
         """Give the message up, and only then let the transport forget it; when the store is away, try that again."""
         agent, message = self._agent, failed.message
         try:
-            dropped = await self._on_store(self._parking.park, message, failed.error, failed.failures)
+            dropped = await self.parking.park(message, failed.error, failed.failures, self._on_store)
         except Exception:  # noqa: BLE001  # whatever a store raises, the message is not lost
             self._count("converge_park_failures_total")
             _log.exception("%s: message %r could not be parked; it is tried again", agent.id, message.id)
@@ -355,14 +384,14 @@ class Turns:
         await self.acknowledge([message])
 
     async def _handled(self, messages: list[Message]) -> None:
-        if self._parking.awaits:
+        if self.parking.awaits:
             for message in messages:
                 await self._forget_parked(message)
         await self.acknowledge(messages)
 
     async def _forget_parked(self, message: Message) -> None:
         try:
-            await self._on_store(self._parking.settle, message)
+            await self.parking.settle(message, self._on_store)
         except Exception:  # noqa: BLE001  # the message is handled; at worst it is parked again after a restart
             self._count("converge_park_failures_total")
             _log.exception("%s: the record of a requeued message could not be removed", self._agent.id)

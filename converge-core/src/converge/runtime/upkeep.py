@@ -78,23 +78,20 @@ class Upkeep:
         A step that cancels the task it runs in has failed as any other. `streak` follows what fails.
         """
         streak = FailureStreak() if streak is None else streak
-        while more():
+        while more():  # in one coroutine: each agent may wait in several of these
             try:
-                await self._once(what, counter, step, streak)
+                if streak.failures:
+                    await asyncio.sleep(backoff(streak.failures, _MAX_BACKOFF_SEC))
+                await settled(step)
+                streak.failures = 0
+                await asyncio.sleep(0)  # a step that never waits must not keep the event loop
+            except Exception as error:  # noqa: BLE001  # counted and logged; tried again
+                self._failed(what, counter, streak, error)
             except asyncio.CancelledError as error:
                 if self._ending():
                     raise
                 undo_cancel()
                 self._failed(what, counter, streak, contained(error))
-
-    async def _once(self, what: str, counter: str, step: Callable[[], Awaitable[None]], streak: FailureStreak) -> None:
-        try:
-            await settled(step)
-            streak.failures = 0
-        except Exception as error:  # noqa: BLE001  # counted and logged; tried again
-            self._failed(what, counter, streak, error)
-            await asyncio.sleep(backoff(streak.failures, _MAX_BACKOFF_SEC))
-        await asyncio.sleep(0)  # a step that never waits must not keep the event loop
 
     def _failed(self, what: str, counter: str, streak: FailureStreak, error: Exception) -> None:
         streak.failed()
