@@ -242,6 +242,11 @@ class TaskManager:
             pauses.append(pause)
         return min(pauses, default=None)
 
+    def holders(self) -> Collection[str]:
+        """The ids of the agents that hold a task, whoever gave it to them."""
+        with self._steps.view.synced() as index:
+            return index.holders()
+
     def release_claims(self, agent_id: str) -> list[str]:
         """Give back, PENDING, what this manager holds for the agent; the ids. An agent that stops does this."""
         released = []
