@@ -49,11 +49,11 @@ __all__ = ["STOP_TIMEOUT_SEC", "AgentRuntime", "Inbox"]
 
 STOP_TIMEOUT_SEC = 10.0
 _MESSAGES_AT_ONCE = 64
-# A stop lets what was decided be carried out for a moment, cancels the loop, then takes four steps; each has this long.
+# A stop lets what was decided be carried out for a moment, cancels the loop, then takes five steps; each has this long.
 # With the grace for what ignores being cancelled that is less than STOP_TIMEOUT_SEC.
 _FINISH_SEC = 0.5
 _LOOP_END_SEC = 0.25
-_STEP_SEC = 2.0
+_STEP_SEC = 1.5
 _log = logging.getLogger(__name__)
 
 
@@ -303,6 +303,9 @@ class AgentRuntime:
         agent = self.agent
         self._store_thread.open()
         undo.add(self._store_thread.close)
+        close = getattr(self._executor, "close", None)
+        if close is not None:
+            undo.add(self._guarded, "closing the executor", close)
         undo.add(self._guarded, "stopping the transport", self.transport.stop)
         await settled(self.transport.bind_identity, agent.identity)
         await settled(self.transport.start)
