@@ -97,12 +97,12 @@ class TaskSteps:
 
     # -- submitting
 
-    def submit(self, tasks: Sequence[Task]) -> list[str]:
-        """See `TaskManager.submit_many`."""
+    def submit(self, tasks: Sequence[Task], traceparent: str | None = None) -> list[str]:
+        """See `TaskManager.submit_many`; `traceparent` is the trace of those that name none."""
         now = self.clock.time()
         records: dict[str, TaskRecord] = {}
         for task in tasks:
-            record = TaskRecord.of(task, now)
+            record = TaskRecord.of(task, now, traceparent)
             if (known := records.setdefault(task.id, record)) is not record:
                 check_same(known, record)
         with self.mirror.submitting(tasks):

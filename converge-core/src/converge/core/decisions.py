@@ -144,7 +144,7 @@ class RevokeDelegation(Decision):
 class InvokeTool(Decision):
     """Call a tool; what it returns is in `agent.outcomes` at the next `decide`.
 
-    `task_id` is the task of mine that the call is for; None is the one I hold, if it is one and only one.
+    `task_id` is the task of mine that the call is for; None is the one I hold, if that is one and only one.
     """
 
     tool_name: str

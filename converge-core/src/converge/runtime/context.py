@@ -31,6 +31,8 @@ class AgentContext:
     not given is None.
     """
 
+    __slots__ = ("_store_thread", "ballots", "network", "pools", "tasks", "tools")  # one an agent
+
     def __init__(
         self,
         network: AgentNetwork,

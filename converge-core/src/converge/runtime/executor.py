@@ -32,6 +32,7 @@ from converge.core.errors import ToolFailed
 from converge.core.task import Task
 from converge.policy.safety import ActionPolicy, ResourceLimits, validate_safety
 from converge.runtime.calls import contained, described, settled
+from converge.runtime.decision_trace import carrying_out
 from converge.runtime.errors import Refused
 from converge.runtime.executor_options import StandardExecutorOptions
 from converge.runtime.handlers import MoveHandlers
@@ -160,13 +161,9 @@ class StandardExecutor:
         self._approvals = approvals
         moves = MoveHandlers(agent_id, bidding_protocols, negotiation_protocol, delegation_protocol)
         self._on_stores = (task_manager, pool_manager, self._ballots, moves)
-        self._routes = self._built_in(moves)
-        self._routes |= {kind: _Route(kind.__name__, call) for kind, call in (custom_handlers or {}).items()}
+        self._moves, self._custom = moves, custom_handlers
+        self._routes: dict[type[Decision], _Route] = {}  # made for the first decision: an idle agent needs none
         self._found: dict[type, _Route] = {}  # by the very class of a decision
-        self._task_of: dict[type[Decision], Callable[[Any], Task | None]] = {
-            SubmitTask: lambda decision: decision.task,
-            ClaimTask: lambda decision: self._task_manager().get_task(decision.task_id),
-        }
 
     def _built_in(self, moves: MoveHandlers) -> dict[type[Decision], _Route]:
         on_store: dict[type[Decision], Handler] = {
@@ -241,6 +238,9 @@ class StandardExecutor:
     def _route(self, decision: object) -> _Route:
         kind = type(decision)
         if (route := self._found.get(kind)) is None:
+            if not self._routes:
+                routes = {kind: _Route(kind.__name__, call) for kind, call in (self._custom or {}).items()}
+                self._routes = self._built_in(self._moves) | routes
             found = _nearest(self._routes, decision)
             route = self._found[kind] = _Route(kind.__name__, _no_handler) if found is None else found
         return route
@@ -289,7 +289,8 @@ class StandardExecutor:
         if refusal is not None:
             return Outcome(decision, "refused", error=refusal)
         try:
-            return Outcome(decision, "done", await settled(self._route(decision).handler, decision))
+            with carrying_out(decision):
+                return Outcome(decision, "done", await settled(self._route(decision).handler, decision))
         except Exception as error:  # noqa: BLE001  # becomes the outcome that the agent sees
             return _failure(decision, error)
 
@@ -313,10 +314,9 @@ class StandardExecutor:
             return f"the safety policy failed: {described(error)}"
 
     def _over_limits(self, decision: Decision) -> str | None:
-        task_of = None if self._limits is None else _nearest(self._task_of, decision)
-        if self._limits is None or task_of is None:
+        if self._limits is None or not isinstance(decision, SubmitTask | ClaimTask):
             return None
-        task = task_of(decision)
+        task = decision.task if isinstance(decision, SubmitTask) else self._task_manager().get_task(decision.task_id)
         constraints = {} if task is None else task.constraints
         cpu, memory = constraints.get("cpu", 0), constraints.get("memory_mb", 0)
         if validate_safety(self._limits, cpu, memory):  # type: ignore[arg-type]  # what is no number is refused by it

@@ -148,6 +148,9 @@ class _Guard:
 
 def main(control: int) -> None:
     """Be the guard of the runtime that holds the other end of the socket with the descriptor `control`."""
+    import docstring_parser  # noqa: F401  # most tools need it, and a fork has it for nothing
+    import msgspec  # noqa: F401  # as above
+
     adopt_orphans()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # it ends with its runtime, and its workers with it

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from converge.core.plain import pack
 from converge.core.tool_call import ToolCall, calling
 from converge.core.tool_reference import ToolReference
+from converge.core.tools import FunctionTool
 from converge.runtime.calls import contained, described
 from converge.runtime.linux import adopt_orphans, children_of_mine, die_with_parent
 from converge.runtime.tool_frames import frame, receive
@@ -52,7 +53,7 @@ def _answered(
         limits.begin_call()
         tool = tools.get(reference)
         if tool is None:
-            tool = tools[reference] = reference.resolve()
+            tool = tools[reference] = _ready(reference.resolve())
             channel.sendall(frame(["loaded"]))
         with calling(call):
             value = tool.run(params)
@@ -61,6 +62,13 @@ def _answered(
         return _result(value, most)
     except BaseException as error:  # noqa: BLE001  # whatever a tool raises is its answer
         return frame(["failed", described(contained(error))[:_MAX_ERROR], _is_clean()])
+
+
+def _ready(tool: Tool) -> Tool:
+    """`tool`, with what it makes at its first call made, so that the call's time is its own."""
+    if isinstance(tool, FunctionTool):
+        _ = tool.parameters
+    return tool
 
 
 def _result(value: object, most: int) -> bytes:
