@@ -31,6 +31,7 @@ from converge.policy.approval import ApprovalPolicy
 from converge.policy.errors import PolicyOptionError
 from converge.runtime.errors import AgentFailed, ConfigError
 from converge.runtime.keys import Member, members
+from converge.runtime.limiting import limits_of, pool_limiters
 from converge.runtime.loop import AgentRuntime
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ class Application:
         self._config, self._plugins = config, _plugins(config)
         self._mine = members(config, process)
         self._listeners: Lifecycle | None = None
+        self._pool_limiters = pool_limiters(config.pools)
 
     async def run(self, on_progress: OnProgress | None = None, stop: asyncio.Event | None = None) -> bool:
         """Run until the agents named by `until` have ended (True) or `stop` is set (False).
@@ -184,6 +186,7 @@ class Application:
                 "bidding_protocols": StoredAuctions(store),
                 "negotiation_protocol": NegotiationProtocol(store),
                 "delegation_protocol": DelegationProtocol(store),
+                "limits": limits_of(member, self._config, self._pool_limiters),
             },
             claim_ttl_interval_sec=self._config.run.release_interval_sec if first else None,
             lifecycle=self._listeners,
