@@ -83,18 +83,15 @@ async def test_each_kind_of_decision_has_its_own_limit() -> None:
 
 async def test_tools_have_a_limit_together_and_each_its_own() -> None:
     class Tool:
-        name, description = "search", ""
-        schema: dict[str, Any] = {"type": "object"}
+        def __init__(self, name: str) -> None:
+            self.name, self.description, self.schema = name, "", {"type": "object"}
 
         async def run(self, params: dict[str, Any]) -> int:
             return 1
 
-    class Other(Tool):
-        name = "other"
-
     tools = ToolRegistry()
-    tools.register(Tool())
-    tools.register(Other())
+    tools.register(Tool("search"))
+    tools.register(Tool("other"))
     executor = limited(agent(tool_calls=Limit(total=3), tools={"search": Limit(total=1)}), tool_registry=tools)
     search, other = InvokeTool("search", {}), InvokeTool("other", {})
     assert await statuses(executor, search, search, other, other, other) == [
@@ -166,7 +163,7 @@ async def test_what_a_person_allowed_was_counted_when_it_was_held_back() -> None
     executor = limited(agent(decisions=Limit(total=1)), approvals=gate)
     held, refused = await executor.execute(votes(2))
     assert (held.status, refused.status) == ("waiting", "refused")
-    (waiting,) = approvals.list()
+    (waiting,) = approvals.waiting()
     approvals.approve(waiting.id, by="a person")
 
     async def on_store(call: Any, *args: Any) -> object:
