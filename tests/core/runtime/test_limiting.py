@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +12,6 @@ from converge.coordination.approvals import Approvals
 from converge.coordination.pool_manager import PoolManager
 from converge.coordination.task_manager import TaskManager
 from converge.core.decisions import ClaimTask, Decision, InvokeTool, SendMessage, SubmitTask, Vote
-from converge.core.identity import Identity
 from converge.core.message import Message
 from converge.core.task import Task
 from converge.core.tools import ToolRegistry
@@ -23,12 +23,14 @@ from converge.policy.approval import ApprovalPolicy
 from converge.policy.limits import Limiter, Limits
 from converge.policy.rates import Limit
 from converge.policy.safety import ActionPolicy
+from converge.runtime.application import Application
 from converge.runtime.approving import ApprovalGate
 from converge.runtime.config import load_config
 from converge.runtime.errors import ConfigError
 from converge.runtime.executor import StandardExecutor
 from converge.runtime.keys import members
 from converge.runtime.limiting import DecisionLimits, limits_of, pool_limiters
+from tests.core.runtime.conftest import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,14 +107,14 @@ class Greeting(SendMessage):
 
 @pytest.mark.parametrize("kind", [SendMessage, Greeting])
 async def test_messages_that_would_share_a_signature_are_limited_one_by_one(kind: type[SendMessage]) -> None:
-    identity, registry = Identity.generate(), LocalTransportRegistry()
-    transport = LocalTransport(identity.fingerprint, registry)
+    registry = LocalTransportRegistry()
+    transport = LocalTransport("me", registry)
     receiver = LocalTransport("you", registry)
     await transport.start()
     await receiver.start()
-    network = AgentNetwork(transport, identity)
+    network = AgentNetwork(transport)
     limits = DecisionLimits([agent(messages=Limit(total=3))])
-    executor = StandardExecutor(identity.fingerprint, network, limits=limits)
+    executor = StandardExecutor("me", network, limits=limits)
     assert (
         await statuses(executor, *(kind(Message(recipient="you")) for _ in range(5))) == ["done"] * 3 + ["refused"] * 2
     )
@@ -232,3 +234,31 @@ async def test_a_config_limits_each_agent_and_each_pool(tmp_path: Path) -> None:
 def test_a_limit_that_makes_no_sense_is_an_error_with_its_place(tmp_path: Path, text: str, place: str) -> None:
     with pytest.raises(ConfigError, match=place):
         config(tmp_path, text)
+
+
+EAGER = """
+from converge.core.agent import Agent
+from converge.core.decisions import SubmitTask
+from converge.core.task import Task
+
+SEEN = []
+
+class Eager(Agent):
+    def decide(self, messages, tasks):
+        SEEN.append([outcome.status for outcome in self.outcomes])
+        return [SubmitTask(Task(id=f"{self.id}-{number}")) for number in range(3)] if len(SEEN) == 1 else []
+"""
+
+
+async def test_a_run_holds_its_agents_to_the_limits_of_its_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "eager_agent.py").write_text(EAGER)
+    text = '[limits]\ntasks = { total = 2 }\n[[agents]]\nclass = "eager_agent:Eager"\n'
+    stop = asyncio.Event()
+    running = asyncio.create_task(Application(config(tmp_path, text)).run(stop=stop))
+    await until(lambda: running.done() or len(getattr(sys.modules.get("eager_agent"), "SEEN", ())) > 1)
+    stop.set()
+    await running
+    assert sys.modules.pop("eager_agent").SEEN[1] == ["done", "done", "refused"]
