@@ -33,6 +33,7 @@ from converge.runtime.errors import AgentFailed, ConfigError
 from converge.runtime.keys import Member, members
 from converge.runtime.limiting import limits_of, pool_limiters
 from converge.runtime.loop import AgentRuntime
+from converge.runtime.parking import Parking
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -138,12 +139,33 @@ class Application:
                 member.name: self._runtime(member, shared, first=member is self._mine[0]) for member in self._mine
             }
             stack.push_async_callback(_stop_all, runtimes)
-            for member in self._mine:
-                self._join(pools, member)
-                await runtimes[member.name].start()
+            stop = asyncio.Event() if stop is None else stop
+            if not await self._started(runtimes, pools, stop):
+                return False
             if on_progress is not None:
                 stack.push_async_callback(reporting(tasks, on_progress))
-            return await self._until_over(runtimes, stop or asyncio.Event())
+            return await self._until_over(runtimes, stop)
+
+    async def _started(self, runtimes: dict[str, AgentRuntime], pools: PoolManager, stop: asyncio.Event) -> bool:
+        """Start the agents; False when `stop` is set meanwhile, however long one of them takes to start."""
+        starting = asyncio.create_task(self._start(runtimes, pools))
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                return True
+            return False
+        finally:
+            stopped.cancel()
+            if not starting.done():
+                starting.cancel()
+                await asyncio.gather(_stop_all(runtimes), asyncio.wait({starting}))
+
+    async def _start(self, runtimes: dict[str, AgentRuntime], pools: PoolManager) -> None:
+        for member in self._mine:
+            self._join(pools, member)
+            await runtimes[member.name].start()
 
     def _create_pools(self, pools: PoolManager) -> None:
         for index, pool in enumerate(self._config.pools):
@@ -190,6 +212,7 @@ class Application:
             },
             claim_ttl_interval_sec=self._config.run.release_interval_sec if first else None,
             lifecycle=self._listeners,
+            parking=Parking(member.identity.fingerprint, shared.store),
             approvals=None if policy is None else shared.approvals,
             approval_policy=policy,
         )
