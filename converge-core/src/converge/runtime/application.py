@@ -32,6 +32,7 @@ from converge.policy.errors import PolicyOptionError
 from converge.runtime.errors import AgentFailed, ConfigError
 from converge.runtime.execution import check_execution, executor_factory, handlers_of, tools_of
 from converge.runtime.keys import Member, members
+from converge.runtime.limiting import limits_of, pool_limiters
 from converge.runtime.loop import AgentRuntime
 from converge.runtime.parking import Parking
 
@@ -117,6 +118,7 @@ class Application:
         self._config, self._plugins = config, _plugins(config)
         self._mine = members(config, process)
         self._listeners: Lifecycle | None = None
+        self._pool_limiters = pool_limiters(config.pools)
 
     async def run(self, on_progress: OnProgress | None = None, stop: asyncio.Event | None = None) -> bool:
         """Run until the agents named by `until` have ended (True) or `stop` is set (False).
@@ -221,6 +223,7 @@ class Application:
                 "bidding_protocols": StoredAuctions(store),
                 "negotiation_protocol": NegotiationProtocol(store),
                 "delegation_protocol": DelegationProtocol(store),
+                "limits": limits_of(member, self._config, self._pool_limiters),
             },
             claim_ttl_interval_sec=self._config.run.release_interval_sec if first else None,
             lifecycle=self._listeners,

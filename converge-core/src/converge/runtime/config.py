@@ -19,6 +19,7 @@ from converge.plugins import PluginError
 from converge.plugins.kinds import did_you_mean
 from converge.plugins.problems import Refused
 from converge.plugins.structure import structure
+from converge.policy.limits import Limits
 from converge.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["AgentConfig", "ApprovalsConfig", "Config", "PluginsConfig", "PoolConfig", "RunConfig", "load_config"]
 
 _ENVIRONMENT = "CONVERGE_"
-_TABLES = ("store", "transport", "run", "plugins", "approvals", "pools", "agents")
-_AGENT_FIELDS = ("name", "count", "pools", "capabilities", "approvals", "executor", "tools")
+_TABLES = ("store", "transport", "run", "plugins", "approvals", "limits", "pools", "agents")
+_AGENT_FIELDS = ("name", "count", "pools", "capabilities", "approvals", "executor", "tools", "limits")
 _AGENT_KEYS = ("class", "use", "options", *_AGENT_FIELDS)
 _Table = dict[str, Any]
 
@@ -76,7 +77,10 @@ class ApprovalsConfig:
 
 @frozen(kw_only=True)
 class PoolConfig:
-    """`[[pools]]`: `admission`, `governance` and `trust` are plugin names or `use` tables."""
+    """`[[pools]]`: `admission`, `governance` and `trust` are plugin names or `use` tables.
+
+    `limits` are for all the members together that one process runs.
+    """
 
     id: str = field(validator=validators.min_len(1))
     topics: list[str] = field(factory=list)
@@ -84,6 +88,7 @@ class PoolConfig:
     governance: str | dict[str, object] | None = None
     trust: str | dict[str, object] | None = None
     trust_threshold: float = 0.0
+    limits: Limits | None = None
 
 
 @frozen(kw_only=True)
@@ -104,6 +109,7 @@ class AgentConfig:
     approvals: ApprovalsConfig | None = None
     executor: str | dict[str, object] | None = None
     tools: list[str | dict[str, object]] = field(factory=list)
+    limits: Limits | None = None
     options: dict[str, object] = field(factory=dict)
     place: str = ""
 
@@ -117,6 +123,7 @@ class Config:
     run: RunConfig = field(factory=RunConfig)
     plugins: PluginsConfig = field(factory=PluginsConfig)
     approvals: ApprovalsConfig = field(factory=ApprovalsConfig)
+    limits: Limits = field(factory=Limits)
     pools: list[PoolConfig] = field(factory=list)
     agents: list[AgentConfig] = field(factory=list)
     file: Path = Path("converge.toml")
@@ -220,6 +227,7 @@ def _config(file: Path, data: _Table) -> Config:
         run=_structured(file, RunConfig, data.get("run", {}), "[run]"),
         plugins=_structured(file, PluginsConfig, data.get("plugins", {}), "[plugins]"),
         approvals=_structured(file, ApprovalsConfig, data.get("approvals", {}), "[approvals]"),
+        limits=_structured(file, Limits, data.get("limits", {}), "[limits]"),
         pools=_pools(file, data),
         agents=_agents(file, data),
     )
