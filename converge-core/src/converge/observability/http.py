@@ -72,7 +72,7 @@ class Address(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Address:
         """The address in `HOST:PORT`, `[IPV6]:PORT`, or `:PORT` and `PORT` on 127.0.0.1; else `AddressError`."""
-        host, colon, port = text.rpartition(":")
+        host, _, port = text.rpartition(":")
         if host.startswith("[") and host.endswith("]"):
             host = host[1:-1]
         elif ":" in host:
