@@ -142,7 +142,10 @@ class RevokeDelegation(Decision):
 
 @frozen
 class InvokeTool(Decision):
-    """Call a tool; what it returns is in `agent.outcomes` at the next `decide`."""
+    """Call a tool; what it returns is in `agent.outcomes` at the next `decide`.
+
+    It is for the task that I hold, if that is one and only one; a subclass may say which by an attribute `task_id`.
+    """
 
     tool_name: str
     params: dict[str, Plain] = field(factory=dict)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from converge.coordination.approvals import Approvals
     from converge.policy.approval import ApprovalPolicy
 
-__all__ = ["POLL_INTERVAL_SEC", "ApprovalGate", "ApprovalWatch"]
+__all__ = ["POLL_INTERVAL_SEC", "ApprovalGate", "ApprovalWatch", "gate_of"]
 
 POLL_INTERVAL_SEC = 0.25
 """How often the store is asked whether a person has answered."""
@@ -214,6 +214,20 @@ class ApprovalWatch:
 
 
 _watches: dict[tuple[Approvals, asyncio.AbstractEventLoop], ApprovalWatch] = {}
+
+
+def gate_of(
+    agent_id: str,
+    approvals: Approvals | None,
+    policy: ApprovalPolicy | None,
+    handlers: Mapping[type[Decision], Any] | None,
+) -> ApprovalGate | None:
+    """The gate of an agent that was given both; None without, `ValueError` with one of them."""
+    if (approvals is None) is not (policy is None):
+        raise ValueError("approvals and approval_policy go together: where to wait, and what for")
+    if approvals is None or policy is None:
+        return None
+    return ApprovalGate(agent_id, approvals, policy, {kind.__name__: kind for kind in handlers or ()})
 
 
 def _about(name: str, decision: Decision) -> str:

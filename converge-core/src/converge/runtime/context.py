@@ -30,6 +30,8 @@ class AgentContext:
     not given is None.
     """
 
+    __slots__ = ("_store_thread", "ballots", "network", "pools", "tasks")  # one an agent
+
     def __init__(
         self,
         network: AgentNetwork,

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self
 
 from converge.coordination.ballot import BallotBox
 from converge.core.agent import Agent, AgentState
 from converge.core.message import Message
 from converge.network.network import AgentNetwork
-from converge.runtime.approving import ApprovalGate, ApprovalWatch
+from converge.runtime.approving import ApprovalWatch, gate_of
 from converge.runtime.calls import contained, end_all, raise_why_it_ended, settled, undo_cancel, within
 from converge.runtime.context import AgentContext
+from converge.runtime.ending import Ending
 from converge.runtime.errors import CallFailed
 from converge.runtime.executor import Executor, StandardExecutor
 from converge.runtime.inbox import Inbox
 from converge.runtime.parking import ParkedMessage, Parking
 from converge.runtime.presence import Presence
+from converge.runtime.renewing import ClaimRenewer
 from converge.runtime.scheduler import Scheduler
 from converge.runtime.telling import Teller
 from converge.runtime.threads import StoreThread
 from converge.runtime.turns import Turns
+from converge.runtime.undo import Undo
 from converge.runtime.upkeep import FailureStreak, Upkeep
 from converge.runtime.watch import TaskWatch
 
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from converge.coordination.approvals import Approvals
     from converge.coordination.pool_manager import PoolManager
     from converge.coordination.task_manager import TaskManager
-    from converge.core.decisions import Decision
     from converge.core.store import Store
     from converge.core.tools import ToolRegistry
     from converge.network.discovery import AgentDescriptor, DiscoveryService
@@ -48,11 +49,11 @@ __all__ = ["STOP_TIMEOUT_SEC", "AgentRuntime", "Inbox"]
 
 STOP_TIMEOUT_SEC = 10.0
 _MESSAGES_AT_ONCE = 64
-# A stop lets what was decided be carried out for a moment, cancels the loop, then takes four steps; each has this long.
+# A stop lets what was decided be carried out for a moment, cancels the loop, then takes five steps; each has this long.
 # With the grace for what ignores being cancelled that is less than STOP_TIMEOUT_SEC.
 _FINISH_SEC = 0.5
 _LOOP_END_SEC = 0.25
-_STEP_SEC = 2.0
+_STEP_SEC = 1.5
 _log = logging.getLogger(__name__)
 
 
@@ -134,7 +135,7 @@ class AgentRuntime:
             "capabilities": lambda: agent.capabilities.names(),  # the set may be replaced
             **(executor_kwargs or {}),
         }
-        self._gate = _gate(agent.id, approvals, approval_policy, kwargs.get("custom_handlers"))
+        self._gate = gate_of(agent.id, approvals, approval_policy, kwargs.get("custom_handlers"))
         if self._gate is not None:
             kwargs["approvals"] = self._gate
         make = StandardExecutor if executor_factory is None else executor_factory
@@ -143,10 +144,10 @@ class AgentRuntime:
         self._ballots = None if votes is None else BallotBox(votes)
         self._main: asyncio.Task[None] | None = None
         self._started: asyncio.Future[None] | None = None
-        self._stopping = asyncio.Event()
+        self._stopping = Ending()
         self._ended = False  # whether the jobs are over, whoever ended them
         self._receiving = FailureStreak()
-        self._claimed = asyncio.Event()
+        self._reader: asyncio.Task[None] | None = None
         self._turns = Turns(
             agent,
             self._executor,
@@ -160,7 +161,7 @@ class AgentRuntime:
             approvals=self._gate,
             on_store=self._on_store,
             count=self._count,
-            claimed=self._claimed,
+            claimed=self._has_claimed,
             ending=self._is_ending,
         )
 
@@ -223,7 +224,6 @@ class AgentRuntime:
         if self._main is not None and not self._main.done():
             raise RuntimeError(f"the runtime of {self.agent.id} runs already; stop it first")
         self._stopping.clear()
-        self._claimed.clear()
         self._ended, self._receiving = False, FailureStreak()
         self._turns.begin()
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -285,8 +285,8 @@ class AgentRuntime:
     async def _serve(self, started: asyncio.Future[None]) -> None:
         try:
             await self._teller.tell("runtime_starting")
-            async with AsyncExitStack() as stack:
-                await self._open(stack)
+            async with Undo() as undo:
+                await self._open(undo)
                 started.set_result(None)
                 await self._work()
         except BaseException:
@@ -298,32 +298,34 @@ class AgentRuntime:
             self.agent.state = AgentState.OFFLINE
             await self._teller.tell("runtime_stopped")
 
-    async def _open(self, stack: AsyncExitStack) -> None:
-        """Start everything; what undoes a step is on the stack before it is taken, as half a step needs undoing too."""
+    async def _open(self, undo: Undo) -> None:
+        """Start everything; what undoes a step is noted before it is taken, as half a step needs undoing too."""
         agent = self.agent
         self._store_thread.open()
-        stack.callback(self._store_thread.close)
-        stack.push_async_callback(self._guarded, "stopping the transport", self.transport.stop)
+        undo.add(self._store_thread.close)
+        close = getattr(self._executor, "close", None)
+        if close is not None:
+            undo.add(self._guarded, "closing the executor", close)
+        undo.add(self._guarded, "stopping the transport", self.transport.stop)
         await settled(self.transport.bind_identity, agent.identity)
         await settled(self.transport.start)
         agent.bind(AgentContext(self._network, self._tasks, self._pools, self._ballots, self._store_thread))
-        stack.callback(agent.bind, None)
+        undo.add(agent.bind, None)
         if self._tasks is not None:
-            stack.callback(self._tasks.add_listener(self._scheduler.notify))
             watch = TaskWatch.of(self._tasks)
-            watch.open()
-            stack.push_async_callback(watch.close)
-            stack.push_async_callback(self._guarded, "giving the claims back", self._give_back)
+            watch.open(self._scheduler.notify)
+            undo.add(watch.close, self._scheduler.notify)
+            undo.add(self._guarded, "giving the claims back", self._give_back)
         self._turns.parking.adopt(await self._on_store(self._take_up))
         if self._gate is not None:
             answers = ApprovalWatch.of(self._gate.approvals)
             answers.open(agent.id, self._answered)
-            stack.push_async_callback(answers.close, agent.id)
-        stack.push_async_callback(self._guarded, "unregistering", self._presence.withdraw)
+            undo.add(answers.close, agent.id)
+        undo.add(self._guarded, "unregistering", self._presence.withdraw)
         await settled(self._presence.announce)  # before on_start, so that what it sends is signed
         agent.state = AgentState.IDLE
-        stack.push_async_callback(self._teller.tell, "agent_stopped")
-        stack.push_async_callback(self._guarded, "on_stop", agent.on_stop)
+        undo.add(self._teller.tell, "agent_stopped")
+        undo.add(self._guarded, "on_stop", agent.on_stop)
         await settled(agent.on_start)
         await settled(self._presence.announce)  # on_start may have added topics and capabilities
         await self._teller.tell("agent_started")
@@ -358,14 +360,21 @@ class AgentRuntime:
             await self._take(message)
         self._network.is_read = True
         loop = asyncio.create_task(self._loop())
-        tasks = [loop, *(asyncio.create_task(job) for job in (self._stopping.wait(), *self._jobs()))]
+        tasks = [loop, *(asyncio.create_task(job) for job in self._jobs())]
+        renewer = None if self._tasks is None else ClaimRenewer.of(self._tasks)
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
+            if renewer is not None:
+                renewer.open(self.agent.id, self._renewing_failed)
+            for task in await self._stopping.or_end_of(tasks):
                 raise_why_it_ended(task)
         finally:
             self._ended = True
             self._network.is_read = False
+            self.transport.call_when_waiting(None)
+            if self._reader is not None:
+                tasks.append(self._reader)
+            if renewer is not None:
+                await renewer.close(self.agent.id)
             if self._turns.carrying_out:
                 await asyncio.wait({loop}, timeout=_FINISH_SEC)
             await end_all(tasks, _LOOP_END_SEC)
@@ -373,11 +382,13 @@ class AgentRuntime:
 
     def _jobs(self) -> list[Coroutine[Any, Any, None]]:
         upkeep = Upkeep(self.agent.id, self._count, self._on_store, self._is_ending)
-        jobs = [upkeep.forever("receiving", "converge_receive_failures_total", self._listen, self._receiving)]
-        if self._tasks is not None:
-            jobs.append(upkeep.renewing(self._tasks, self._claimed))
-            if self._release_interval is not None:
-                jobs.append(upkeep.releasing(self._tasks, self._release_interval))
+        jobs = []
+        if self.transport.call_when_waiting(self._read):
+            self._read()
+        else:
+            jobs.append(self._receive_on(upkeep))
+        if self._tasks is not None and self._release_interval is not None:
+            jobs.append(upkeep.releasing(self._tasks, self._release_interval))
         if self._checkpoints is not None:
             jobs.append(
                 upkeep.checkpoints(self._checkpoints, self._checkpoint_interval, lambda: self._turns.last_activity)
@@ -404,7 +415,30 @@ class AgentRuntime:
             except SystemExit as error:  # of a scheduler that somebody else wrote; it would end the process
                 raise contained(error) from error
 
+    def _has_claimed(self) -> None:
+        if self._tasks is not None:
+            ClaimRenewer.of(self._tasks).look(self.agent.id)
+
+    def _renewing_failed(self) -> None:
+        self._count("converge_renew_failures_total")
+
     # -- beside the loop: each is one step of a job
+
+    def _read(self) -> None:
+        """Take what waits in the transport, with a task that ends when nothing does. The transport calls this."""
+        if (self._reader is None or self._reader.done()) and self.transport.waiting and not self._is_ending():
+            upkeep = Upkeep(self.agent.id, self._count, self._on_store, self._is_ending)
+            self._reader = asyncio.create_task(self._read_all(upkeep))
+
+    async def _read_all(self, upkeep: Upkeep) -> None:
+        try:
+            await self._receive_on(upkeep, lambda: self.transport.waiting > 0)
+        finally:
+            self._reader = None
+
+    def _receive_on(self, upkeep: Upkeep, more: Callable[[], bool] = lambda: True) -> Coroutine[Any, Any, None]:
+        what, counter = "receiving", "converge_receive_failures_total"
+        return upkeep.forever(what, counter, self._listen, self._receiving, more)
 
     async def _listen(self) -> None:
         """Take the next message, and what has come with it, before the loop is woken."""
@@ -457,16 +491,3 @@ class AgentRuntime:
     def _count(self, name: str, value: int = 1) -> None:
         if self._metrics is not None and value:
             self._metrics.inc(name, value)
-
-
-def _gate(
-    agent_id: str,
-    approvals: Approvals | None,
-    policy: ApprovalPolicy | None,
-    handlers: Mapping[type[Decision], Any] | None,
-) -> ApprovalGate | None:
-    if (approvals is None) is not (policy is None):
-        raise ValueError("approvals and approval_policy go together: where to wait, and what for")
-    if approvals is None or policy is None:
-        return None
-    return ApprovalGate(agent_id, approvals, policy, {kind.__name__: kind for kind in handlers or ()})

@@ -6,8 +6,7 @@ import asyncio
 import inspect
 import logging
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from converge.core.agent import AgentState, Outcome
@@ -15,6 +14,7 @@ from converge.core.decisions import ClaimTask, Decision, InvokeTool, JoinPool, R
 from converge.runtime.calls import backoff, contained, described, settled, undo_cancel
 from converge.runtime.retries import MAX_FAILURES, MAX_WAITING, Attempt, Retries
 from converge.runtime.threads import in_own_thread
+from converge.runtime.turn_trace import TurnTrace
 
 if TYPE_CHECKING:
     from converge.coordination.pool_manager import PoolManager
@@ -47,9 +47,38 @@ class Turns:
     Messages of a batch that failed are shown one by one; one that fails alone waits for its pause (`Retries`) while the
     others go on, and is parked at its fifth failure.
 
-    `on_store` makes a call that may block where that harms nobody; `count` adds to a metric; `claimed` is set when the
-    agent holds a task that it did not hold at the turn before; `ending` tells whether it is the runtime that cancels.
+    `on_store` makes a call that may block where that harms nobody; `count` adds to a metric; `claimed` is called when
+    the agent holds a task that it did not hold before; `ending` tells whether it is the runtime that cancels.
     """
+
+    __slots__ = (  # one an agent
+        "_again_at",
+        "_agent",
+        "_alone",
+        "_approvals",
+        "_avoided",
+        "_blamed",
+        "_claimed",
+        "_count",
+        "_ending",
+        "_executor",
+        "_failures",
+        "_held",
+        "_inbox",
+        "_on_store",
+        "_pools",
+        "_retried",
+        "_retries",
+        "_scheduler",
+        "_seen",
+        "_tasks",
+        "_teller",
+        "_transport",
+        "_undone",
+        "carrying_out",
+        "last_activity",
+        "parking",
+    )
 
     def __init__(
         self,
@@ -66,19 +95,20 @@ class Turns:
         approvals: ApprovalGate | None = None,
         on_store: Callable[..., Awaitable[Any]],
         count: Callable[..., None],
-        claimed: asyncio.Event,
+        claimed: Callable[[], None],
         ending: Callable[[], bool],
     ) -> None:
         self._agent, self._executor, self._inbox, self._scheduler = agent, executor, inbox, scheduler
         self._teller, self._transport, self._tasks, self._pools = teller, transport, tasks, pools
         self.parking, self._retries, self._approvals = parking, Retries(), approvals
         self._on_store, self._count, self._claimed, self._ending = on_store, count, claimed, ending
-        self._alone: deque[Attempt] = deque()  # of a batch that failed, to be shown one by one
+        self._alone: list[Attempt] = []  # of a batch that failed, to be shown one by one
         self._retried = False  # whether the turn before tried a message again
         self._blamed: frozenset[str] = frozenset()  # who sent what has failed since a success; "" for tasks
         self._avoided: str | None = None  # whose messages come after those of others for now
         self.carrying_out = False
-        self._held: set[tuple[str, int]] = set()
+        self._held: Collection[tuple[str, int]] = ()
+        self._trace = TurnTrace(agent)
         self.last_activity = 0.0
         self.begin()
 
@@ -156,7 +186,7 @@ class Turns:
             return None
         if self._failures >= _FAILURES_BEFORE_ERROR and self._blames_one_sender:
             self._avoided = min(self._blamed)
-        return self._alone.popleft() if self._avoided is None else self._from_another_sender(self._avoided)
+        return self._alone.pop(0) if self._avoided is None else self._from_another_sender(self._avoided)
 
     @property
     def _blames_one_sender(self) -> bool:
@@ -170,7 +200,7 @@ class Turns:
             if (attempt.message.sender or _UNSIGNED) != avoided:
                 del self._alone[index]
                 return attempt
-        return self._alone.popleft()
+        return self._alone.pop(0)
 
     @property
     def _holds_enough(self) -> bool:
@@ -186,7 +216,8 @@ class Turns:
         if agent.state is AgentState.OFFLINE:
             self._cut_short(messages)
         elif messages or changed or self._tool_results():
-            await self._decide(list(messages), tasks)
+            with self._trace.turn(messages, tasks):
+                await self._decide(list(messages), tasks)
             await self._handled(messages)
 
     def _cut_short(self, messages: list[Message]) -> None:
@@ -210,10 +241,10 @@ class Turns:
     async def _look(self) -> tuple[list[Task], bool]:
         tasks = [] if self._tasks is None else await self._on_store(self._list_tasks, self._tasks)
         held = {(task.id, task.attempt) for task in tasks if task.assigned_to == self._agent.id}
-        if not held <= self._held:
-            self._claimed.set()
-        self._held = held
-        seen = [(task.id, task.state, task.attempt) for task in tasks]
+        if not held.issubset(self._held):
+            self._claimed()
+        self._held = held or ()
+        seen = tuple((task.id, task.state, task.attempt) for task in tasks)
         changed = seen != self._seen
         self._seen = seen
         return tasks, changed
@@ -236,6 +267,7 @@ class Turns:
             agent.state = AgentState.BUSY
         decisions = await self._ask_and_tell(messages, tasks)
         self.carrying_out = True  # a stop waits for the end of this for a moment, lest it is done twice
+        self._trace.decided(decisions)
         self._failures = 0
         self._blamed = frozenset()
         if agent.state is not AgentState.OFFLINE:

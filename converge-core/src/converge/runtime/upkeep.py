@@ -1,11 +1,10 @@
-"""The jobs beside the loop of an agent: claims are renewed, expired ones released, checkpoints written."""
+"""The jobs beside the loop of an agent: messages received, expired claims released, checkpoints written."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -21,7 +20,6 @@ __all__ = ["FailureStreak", "Upkeep"]
 
 _MAX_BACKOFF_SEC = 1.0
 _FAILURES_THAT_LAST = 4  # after pauses of 0.1, 0.2 and 0.4 s, so within a second
-_RENEW_CHECK_SEC = 30.0  # for claims that an agent made by itself, in a `decide` that goes on
 _log = logging.getLogger(__name__)
 
 _Job: TypeAlias = "Coroutine[Any, Any, None]"
@@ -67,18 +65,26 @@ class Upkeep:
         self._agent_id, self._count, self._on_store, self._ending = agent_id, count, on_store, ending
 
     async def forever(
-        self, what: str, counter: str, step: Callable[[], Awaitable[None]], streak: FailureStreak | None = None
+        self,
+        what: str,
+        counter: str,
+        step: Callable[[], Awaitable[None]],
+        streak: FailureStreak | None = None,
+        more: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Take `step` again and again. A store or a transport that fails is tried again, less and less often.
+        """Take `step` again and again, as long as there is `more`. A store or a transport that fails is tried
+        again, less and less often.
 
         A step that cancels the task it runs in has failed as any other. `streak` follows what fails.
         """
         streak = FailureStreak() if streak is None else streak
-        while True:  # in one coroutine: each agent waits in several of these
-            try:  # a step that never waits must not keep the event loop
-                await asyncio.sleep(backoff(streak.failures, _MAX_BACKOFF_SEC) if streak.failures else 0)
+        while more():  # in one coroutine: each agent may wait in several of these
+            try:
+                if streak.failures:
+                    await asyncio.sleep(backoff(streak.failures, _MAX_BACKOFF_SEC))
                 await settled(step)
                 streak.failures = 0
+                await asyncio.sleep(0)  # a step that never waits must not keep the event loop
             except Exception as error:  # noqa: BLE001  # counted and logged; tried again
                 self._failed(what, counter, streak, error)
             except asyncio.CancelledError as error:
@@ -94,11 +100,6 @@ class Upkeep:
             "%s: %s failed (%d in a row): %s", self._agent_id, what, streak.failures, described(error), exc_info=error
         )
 
-    def renewing(self, tasks: TaskManager, claimed: asyncio.Event) -> _Job:
-        """Renew the claims where a third of the TTL is over, and look again when there is a new one."""
-        step = partial(self._renew, tasks, claimed)
-        return self.forever("renewing claims", "converge_renew_failures_total", step)
-
     def releasing(self, tasks: TaskManager, interval: float) -> _Job:
         """Release expired claims, of any agent, every `interval` seconds."""
         step = partial(self._release, tasks, interval)
@@ -108,13 +109,6 @@ class Upkeep:
         """Write the Unix time of the last activity every `interval` seconds."""
         step = partial(self._checkpoint, store, interval, activity)
         return self.forever("writing the checkpoint", "converge_checkpoint_failures_total", step)
-
-    async def _renew(self, tasks: TaskManager, claimed: asyncio.Event) -> None:
-        claimed.clear()
-        pause = await self._on_store(tasks.renew_claims, self._agent_id)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_RENEW_CHECK_SEC if pause is None else min(pause, _RENEW_CHECK_SEC)):
-                await claimed.wait()
 
     async def _release(self, tasks: TaskManager, interval: float) -> None:
         await asyncio.sleep(interval)
