@@ -144,8 +144,9 @@ class RevokeDelegation(Decision):
 class InvokeTool(Decision):
     """Call a tool; what it returns is in `agent.outcomes` at the next `decide`.
 
-    It is for the task that I hold, if that is one and only one; a subclass may say which by an attribute `task_id`.
+    `task_id` is the task of mine that the call is for; None is the one I hold, if that is one and only one.
     """
 
     tool_name: str
     params: dict[str, Plain] = field(factory=dict)
+    task_id: str | None = field(default=None, kw_only=True)

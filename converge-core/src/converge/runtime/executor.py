@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 from attrs import frozen
 
@@ -34,6 +34,7 @@ from converge.policy.safety import ActionPolicy, ResourceLimits, validate_safety
 from converge.runtime.calls import contained, described, settled
 from converge.runtime.decision_trace import carrying_out
 from converge.runtime.errors import Refused
+from converge.runtime.executor_options import StandardExecutorOptions
 from converge.runtime.handlers import MoveHandlers
 from converge.runtime.store_work import StoreWork, in_turns
 from converge.runtime.tool_calls import DEFAULT_TOOL_TIMEOUT_SEC, ToolCalls
@@ -110,6 +111,8 @@ class StandardExecutor:
     what they and the decisions of other agents do to tasks is one commit, if the agents wait at the same time. For the
     coroutines of one event loop.
     """
+
+    converge_options: ClassVar[type] = StandardExecutorOptions
 
     def __init__(
         self,

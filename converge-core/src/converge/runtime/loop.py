@@ -10,6 +10,7 @@ from converge.coordination.ballot import BallotBox
 from converge.core.agent import Agent, AgentState
 from converge.core.message import Message
 from converge.network.network import AgentNetwork
+from converge.runtime.agent_tools import AgentTools
 from converge.runtime.approving import ApprovalWatch, gate_of
 from converge.runtime.calls import contained, end_all, raise_why_it_ended, settled, undo_cancel, within
 from converge.runtime.context import AgentContext
@@ -130,11 +131,13 @@ class AgentRuntime:
         kwargs = {
             "metrics_collector": metrics_collector,
             "replay_log": replay_log,
-            "tool_registry": tool_registry,
             "store_thread": self._store_thread,
             "capabilities": lambda: agent.capabilities.names(),  # the set may be replaced
             **(executor_kwargs or {}),
         }
+        self._tools = AgentTools(kwargs.get("tool_registry", tool_registry))
+        self._tools.take(agent.tools)
+        kwargs["tool_registry"] = self._tools
         self._gate = gate_of(agent.id, approvals, approval_policy, kwargs.get("custom_handlers"))
         if self._gate is not None:
             kwargs["approvals"] = self._gate
@@ -309,7 +312,9 @@ class AgentRuntime:
         undo.add(self._guarded, "stopping the transport", self.transport.stop)
         await settled(self.transport.bind_identity, agent.identity)
         await settled(self.transport.start)
-        agent.bind(AgentContext(self._network, self._tasks, self._pools, self._ballots, self._store_thread))
+        agent.bind(
+            AgentContext(self._network, self._tasks, self._pools, self._ballots, self._store_thread, self._tools)
+        )
         undo.add(agent.bind, None)
         if self._tasks is not None:
             watch = TaskWatch.of(self._tasks)
@@ -327,6 +332,7 @@ class AgentRuntime:
         undo.add(self._teller.tell, "agent_stopped")
         undo.add(self._guarded, "on_stop", agent.on_stop)
         await settled(agent.on_start)
+        self._tools.take(agent.tools)  # on_start may have added some
         await settled(self._presence.announce)  # on_start may have added topics and capabilities
         await self._teller.tell("agent_started")
 

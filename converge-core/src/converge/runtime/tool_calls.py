@@ -144,7 +144,7 @@ class ToolCalls:
         return reference
 
     def _call(self, decision: InvokeTool, timeout: float | None) -> ToolCall:
-        claim = self._claim(getattr(decision, "task_id", None))
+        claim = self._claim(decision.task_id)
         if claim is None:
             return ToolCall(decision.tool_name, self._agent_id, str(uuid4()), timeout_sec=timeout)
         of_claim = claim.task_id, claim.attempt

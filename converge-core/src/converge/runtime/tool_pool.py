@@ -112,15 +112,19 @@ class ToolPool:
 
     def _fork(self) -> ToolProcess:
         for attempt in range(2):
-            if self._guard is None or not self._guard.alive:
+            if self._guard is not None and not self._guard.alive:
+                self._guard.discard()
+                self._guard = None
+            if self._guard is None:
                 self._guard = ToolGuard()
             try:
                 return self._guard.fork(self.limits)
             except OSError as error:
                 _log.warning("the guard of the tools' processes is gone (%s); another one is started", error)
+                self._guard.discard()
+                self._guard = None
                 if attempt:
                     raise ToolFailed(f"no process can be started for it: {error}") from error
-                self._guard = None
         raise AssertionError("not reached")
 
     def _sweep_later(self) -> None:

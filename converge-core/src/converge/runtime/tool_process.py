@@ -30,8 +30,8 @@ LOAD_TIMEOUT_SEC = 60.0
 _END_SEC = 2.0
 _MAX_OVERHEAD = 65_536  # of an answer, beside the result: the text of an error, and what says that it is one
 _BOOT = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
-    "from converge.runtime.tool_guard import main; main(int(sys.argv[1]))"
+    "import json, sys; control, path, argv = json.loads(sys.argv[1]); sys.path[:] = path; sys.argv[:] = argv; "
+    "from converge.runtime.tool_guard import main; main(control)"
 )
 
 
@@ -43,7 +43,7 @@ class ToolGuard:
         path = [entry or os.getcwd() for entry in sys.path]  # noqa: PTH109  # as the import system reads it
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603  # our own code
-                [sys.executable, "-c", _BOOT, str(theirs.fileno()), json.dumps(path)],
+                [sys.executable, "-c", _BOOT, json.dumps([theirs.fileno(), path, sys.argv])],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr.fileno() if _has_descriptor() else subprocess.DEVNULL,
@@ -70,6 +70,12 @@ class ToolGuard:
                 raise
         return ToolProcess(channel, lifeline)
 
+    def discard(self) -> None:
+        """Give up one that is not alive any more."""
+        self._control.close()
+        self._process.kill()
+        self._process.wait()
+
     async def close(self) -> None:
         """End it, and everything that its workers have left."""
         self._control.close()
@@ -77,8 +83,7 @@ class ToolGuard:
             if self._process.poll() is not None:
                 return
             await asyncio.sleep(0.01)
-        self._process.kill()  # its workers die with it
-        self._process.wait()
+        self.discard()  # its workers die with it
 
 
 class ToolProcess:

@@ -73,6 +73,7 @@ class Turns:
         "_seen",
         "_tasks",
         "_teller",
+        "_trace",
         "_transport",
         "_undone",
         "carrying_out",
