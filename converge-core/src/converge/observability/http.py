@@ -205,10 +205,15 @@ class HttpServer:
 async def _request(connection: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:
     import h11
 
+    received = 0
     while True:
         event: Any = connection.next_event()
         if event is h11.NEED_DATA:
-            connection.receive_data(await reader.read(MAX_REQUEST_BYTES))
+            data = await reader.read(MAX_REQUEST_BYTES)
+            received += len(data)
+            if received > MAX_REQUEST_BYTES:
+                raise h11.RemoteProtocolError("the request is too large", error_status_hint=431)
+            connection.receive_data(data)
         elif isinstance(event, h11.Request):
             return event
         else:

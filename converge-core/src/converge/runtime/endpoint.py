@@ -4,27 +4,58 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
+from converge.observability.errors import AddressError
 from converge.observability.http import Address, HttpServer, Response
 from converge.observability.metrics import CONTENT_TYPE, Family, format_families
+from converge.runtime.errors import ConfigError
 from converge.runtime.observing import MAX_NAMED, Health, Report
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 
     from converge.observability.http import Route
+    from converge.runtime.config import Config
     from converge.runtime.reports import Reporter
 
-__all__ = ["AskAll", "endpoint", "merged", "of_processes"]
+__all__ = ["AskAll", "check_address", "merged", "of_processes", "serving"]
 
 AskAll: TypeAlias = "Callable[[], Awaitable[Report]]"
 """Gives the report of the whole run."""
 
 
-def endpoint(ask: AskAll, address: Address, *, public: bool = False) -> HttpServer:
-    """The server at `address`; what it answers is what `ask` gives at that moment."""
+def check_address(config: Config) -> None:
+    """Raise a `ConfigError` when `[http]` names no address, or one that must not be listened on."""
+    _server(config, {})
 
+
+@asynccontextmanager
+async def serving(config: Config, ask: AskAll, on_listening: Callable[[str], None]) -> AsyncIterator[None]:
+    """Serve what `[http]` asks for while the block runs: what `ask` gives at that moment. `on_listening` gets the URL.
+
+    `OSError` when the address cannot be listened on.
+    """
+    server = _server(config, _routes(ask))
+    if server is None:
+        yield
+        return
+    async with server:
+        on_listening(server.url)
+        yield
+
+
+def _server(config: Config, routes: Mapping[str, Route]) -> HttpServer | None:
+    if config.http.listen is None:
+        return None
+    try:
+        return HttpServer(routes, Address.parse(config.http.listen), public=config.http.public)
+    except AddressError as error:
+        raise ConfigError(config.place("[http] listen"), str(error)) from None
+
+
+def _routes(ask: AskAll) -> Mapping[str, Route]:
     async def health() -> Response:
         return _verdict((await ask()).health, "healthy")
 
@@ -34,8 +65,7 @@ def endpoint(ask: AskAll, address: Address, *, public: bool = False) -> HttpServ
     async def metrics() -> Response:
         return Response(format_families((await ask()).families), content_type=CONTENT_TYPE)
 
-    routes: Mapping[str, Route] = {"/health": health, "/ready": ready, "/metrics": metrics}
-    return HttpServer(routes, address, public=public)
+    return {"/health": health, "/ready": ready, "/metrics": metrics}
 
 
 def of_processes(reporters: Mapping[int, Reporter | None], extra: Callable[[], Iterable[Family]]) -> AskAll:

@@ -1,4 +1,4 @@
-"""How the processes of a run tell their parent how they are: a line of JSON for each that it asks for, over a socket."""
+"""How the processes of a run tell their parent how they are: a line of JSON for each question, over a socket."""
 
 from __future__ import annotations
 
