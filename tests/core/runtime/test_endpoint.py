@@ -100,7 +100,8 @@ async def running(folder: Path, *settings: str, config: str = CONFIG) -> AsyncIt
     try:
         job = asyncio.create_task(run(loaded, settings=settings, on_listening=url.set_result, stop=stop))
         async with asyncio.timeout(PATIENCE_SEC):
-            await asyncio.wait({job, url}, return_when=asyncio.FIRST_COMPLETED)
+            waited: set[asyncio.Future[Any]] = {job, url}
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         if job.done():
             job.result()
         yield Site(await url)
