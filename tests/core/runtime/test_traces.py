@@ -272,6 +272,23 @@ async def test_a_move_that_fails_says_so_in_its_span(world: World, exporter: Col
     assert "gone" in span.error
 
 
+async def test_what_makes_no_sense_is_refused_as_ever_and_has_its_span(world: World, exporter: Collecting) -> None:
+    class Unshowable:
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    odd: Any = Unshowable()
+    agent = Scripted([SubmitTask(odd), ClaimTask(odd), InvokeTool(odd, {})], [])
+    peer = await world.peer()
+    await world.started(agent, task_manager=TaskManager())
+    await until(lambda: exporter.named("execute_tool Unshowable"))
+    await peer.tell(agent.id)
+    await agent.called(2)
+    assert {outcome.status for outcome in agent.shown[-1][2]} <= {"failed", "refused"}
+    assert exporter.named("claim task")[0].attributes["converge.task.id"] == "Unshowable"
+    assert exporter.named("submit task")[0].attributes["converge.task.id"] == "NoneType"
+
+
 @tool
 def look() -> str | None:
     """What the thread of a tool sees."""
