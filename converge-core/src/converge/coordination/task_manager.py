@@ -108,6 +108,13 @@ class TaskManager:
         """The tasks ASSIGNED to an agent, the oldest claim first."""
         return [held.record.to_task() for held in self._held(agent_id)]
 
+    def claims_of(self, agent_id: str) -> list[Claim]:
+        """The claims of an agent that were made through this manager and that it still holds, the oldest first.
+
+        As far as this manager has seen: it does not look at the store, so it never waits.
+        """
+        return self._steps.claims.of_agent(agent_id)
+
     def open_among(self, task_ids: Collection[str]) -> set[str]:
         """Those of `task_ids` that have not ended."""
         with self._steps.view.synced() as index:
@@ -241,6 +248,11 @@ class TaskManager:
                 pause = ttl / 3
             pauses.append(pause)
         return min(pauses, default=None)
+
+    def holders(self) -> Collection[str]:
+        """The ids of the agents that hold a task, whoever gave it to them."""
+        with self._steps.view.synced() as index:
+            return index.holders()
 
     def release_claims(self, agent_id: str) -> list[str]:
         """Give back, PENDING, what this manager holds for the agent; the ids. An agent that stops does this."""

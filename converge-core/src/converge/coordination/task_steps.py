@@ -283,8 +283,7 @@ class TaskSteps:
     def note_stored(self, record: TaskRecord, version: int) -> None:
         """Let memory follow what the store has accepted."""
         self.mirror.update(record, version)
-        if not record.is_open:
-            self.claims.forget(record.id)
+        self.claims.see(record)
 
 
 def check_same(known: TaskRecord, record: TaskRecord) -> None:

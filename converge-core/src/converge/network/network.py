@@ -49,7 +49,7 @@ class AgentNetwork:
         """How the next message is read and checked; None for one that is refused."""
         self._on_sent = on_sent
         self._reading = asyncio.Lock()
-        self._unread: deque[Message] = deque()
+        self._unread: deque[Message] | None = None  # made when needed: most agents run in a runtime, which reads
         self.discovery = DiscoveryService() if discovery is None else discovery
         self._agents: dict[str, Agent] = {}
         self._told: dict[str, AgentDescriptor] = {}
@@ -216,8 +216,8 @@ class AgentNetwork:
 
     def unread(self) -> list[Message]:
         """What was read while a request waited and answered none; it is for the caller now."""
-        messages = [*self._unread]
-        self._unread.clear()
+        messages = [*(self._unread or ())]
+        self._unread = None
         return messages
 
     async def _read_until(self, answer: asyncio.Future[Message]) -> Message:
@@ -233,7 +233,9 @@ class AgentNetwork:
             return
         if self.requests.take(message):
             await self.transport.acknowledge([message])
-        elif len(self._unread) < MAX_REQUESTS:
+        elif len(self._unread or ()) < MAX_REQUESTS:
+            if self._unread is None:
+                self._unread = deque()
             self._unread.append(message)
         else:
             self.requests.counters["dropped_unread"] += 1
