@@ -39,6 +39,7 @@ from converge.runtime.limiting import limits_of, pool_limiters
 from converge.runtime.loop import AgentRuntime
 from converge.runtime.observing import Observed
 from converge.runtime.parking import Parking
+from converge.runtime.tool_sources import ToolSources
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -130,6 +131,7 @@ class Application:
         self._inboxes: list[Inbox] = []
         self._mine = members(config, process)
         self._listeners: Lifecycle | None = None
+        self._tool_sources = ToolSources()
         self._pool_limiters = pool_limiters(config.pools)
 
     async def run(self, on_progress: OnProgress | None = None, stop: asyncio.Event | None = None) -> bool:
@@ -152,6 +154,7 @@ class Application:
             runtimes = {
                 member.name: self._runtime(member, shared, first=member is self._mine[0]) for member in self._mine
             }
+            stack.push_async_callback(self._tool_sources.close)
             stack.push_async_callback(_stop_all, runtimes)
             await self._be_watched(stack, runtimes, shared)
             stop = asyncio.Event() if stop is None else stop
@@ -192,6 +195,7 @@ class Application:
                 await asyncio.gather(_stop_all(runtimes), asyncio.wait({starting}))
 
     async def _start(self, runtimes: dict[str, AgentRuntime], pools: PoolManager) -> None:
+        await self._tool_sources.open()
         for member in self._mine:
             self._join(pools, member)
             await runtimes[member.name].start()
@@ -237,7 +241,7 @@ class Application:
             shared.metrics,
             inbox=inbox,
             discovery_service=shared.discovery,
-            tool_registry=tools_of(self._plugins, member.config, agent.id),
+            tool_registry=tools_of(self._plugins, member.config, agent.id, self._tool_sources),
             executor_factory=executor_factory(self._plugins, self._config, member.config),
             executor_kwargs={
                 "custom_handlers": handlers_of(
