@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from attrs import Factory, define
 
+from converge.core.tool_source import ToolSource
+from converge.core.tools import ToolRegistry
 from converge.runtime.calls import within
 from converge.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from converge.core.tool_source import ToolSource
-    from converge.core.tools import ToolRegistry
+    from converge.core.tools import Tool
 
 __all__ = ["CLOSE_TIMEOUT_SEC", "OPEN_TIMEOUT_SEC", "ToolSources"]
 
@@ -49,9 +50,8 @@ class ToolSources:
         owner: str | None = None,
     ) -> None:
         """Let `registry` have the tools of `source`, or of the one there is with equal options and `owner`."""
-        key = json.dumps(
-            [{"use": table} if isinstance(table, str) else dict(table), owner], sort_keys=True, default=repr
-        )
+        options = {"use": table} if isinstance(table, str) else dict(table)
+        key = json.dumps([options, owner], sort_keys=True, default=repr)
         entry = self._entries.setdefault(key, _Entry(source, where))
         entry.registries.append((registry, where))
 
@@ -78,7 +78,7 @@ async def _open(entry: _Entry) -> None:
     except Exception as error:
         raise ConfigError(entry.where, f"its tools cannot be had: {str(error) or type(error).__name__}") from error
     for registry, where in entry.registries:
-        for tool in tools:
+        for tool in cast("Sequence[Tool]", tools):
             try:
                 registry.register(tool)
             except (TypeError, ValueError) as error:
@@ -88,5 +88,5 @@ async def _open(entry: _Entry) -> None:
 async def _close(entry: _Entry) -> None:
     try:
         await within(CLOSE_TIMEOUT_SEC, "closing the tools", entry.source.close)
-    except Exception:
+    except Exception:  # noqa: BLE001  # the others are to be closed, too
         _log.exception("%s: the source of these tools did not close", entry.where)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from converge.core.plain import Plain
     from converge.extensions.mcp.options import MCPToolsOptions
 
-__all__ = ["Connection"]
+__all__ = ["MAX_BACKOFF_SEC", "Connection"]
 
 MAX_BACKOFF_SEC = 30.0
 _FIRST_BACKOFF_SEC = 0.5
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 class _Run:
     """One life of the connection, held open by a task of its own, as the SDK wants it."""
 
-    ready: asyncio.Future[Client]
+    ready: "asyncio.Future[Client]"
     over: asyncio.Event = Factory(asyncio.Event)
     task: asyncio.Task[None] | None = None
 

@@ -14,7 +14,7 @@ from converge.extensions.mcp.errors import MCPToolError
 if TYPE_CHECKING:
     from converge.core.plain import Plain
 
-__all__ = ["value_of"]
+__all__ = ["MAX_ERROR_LETTERS", "value_of"]
 
 MAX_ERROR_LETTERS = 4_000
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -11,9 +10,11 @@ import mcp_types
 from mcp.shared.message import SessionMessage
 
 if TYPE_CHECKING:
+    import asyncio
+
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-__all__ = ["printable", "read_messages", "write_messages"]
+__all__ = ["MAX_GARBAGE", "printable", "read_messages", "write_messages"]
 
 MAX_GARBAGE = 100
 """Lines in a row that are no message, after which the other side is given up."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 from attrs import Attribute, Factory, field, frozen, validators
 
+from converge.observability.http import Address
 from converge.plugins import Secret
 
 __all__ = ["MCPToolsOptions"]
 
-_positive = (validators.gt(0), validators.lt(float("inf")))
+_positive: Final = validators.and_(validators.gt(0.0), validators.lt(float("inf")))
 
 
 def _check_url(options: MCPToolsOptions, _: Attribute[str | None], url: str | None) -> None:
@@ -27,15 +28,8 @@ def _check_url(options: MCPToolsOptions, _: Attribute[str | None], url: str | No
         raise ValueError(f"is an http or https URL with a host, such as https://tools.example/mcp, not {url!r:.100}")
     if parts.username is not None or parts.password is not None:
         raise ValueError('holds a user name or password; write headers = { Authorization = { env = "NAME" } } instead')
-    if parts.scheme == "http" and not _is_local(parts.hostname) and not options.insecure:
+    if parts.scheme == "http" and not Address(parts.hostname, 0).is_local and not options.insecure:
         raise ValueError("is not encrypted and leaves this machine; use https, or set insecure = true")
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @frozen(kw_only=True)

@@ -46,7 +46,8 @@ async def program(
     """Run the program, with streams of the messages from and to it; an OSError when it cannot be started.
 
     Leaving closes its standard input, then ends its process group with SIGTERM and SIGKILL, in at most some seconds;
-    being cancelled meanwhile skips the waiting, never the killing. `on_end` is called when nothing comes from it any more.
+    being cancelled meanwhile skips the waiting, never the killing. `on_end` is called when nothing comes from it any
+    more.
     """
     process = await asyncio.create_subprocess_exec(
         command,
@@ -107,14 +108,14 @@ async def _ended(process: asyncio.subprocess.Process, seconds: float) -> bool:
     """Whether the program ends in time. Not `wait`, which also waits for who has inherited its pipes."""
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
-    while process.returncode is None and loop.time() < until:
+    while process.returncode is None and loop.time() < until:  # noqa: ASYNC110  # nothing sets an event
         await asyncio.sleep(_POLL_SEC)
     return process.returncode is not None
 
 
 def _close_pipes(process: asyncio.subprocess.Process) -> None:
     """A process that has left the group may hold the other ends; nothing public closes ours."""
-    process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
+    process._transport.close()  # type: ignore[attr-defined]
 
 
 async def _log_lines(reader: asyncio.StreamReader, label: str) -> None:

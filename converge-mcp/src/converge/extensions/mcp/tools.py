@@ -6,7 +6,7 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import frozen
+from attrs import fields, frozen
 
 from converge.core.errors import ToolParameterError
 from converge.core.tools import Isolation
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from converge.core.plain import Plain
 
-__all__ = ["MCPTool", "MCPTools"]
+__all__ = ["MAX_DESCRIPTION_LETTERS", "MAX_NAME_LETTERS", "MAX_SCHEMA_BYTES", "MAX_TOOLS", "MCPTool", "MCPTools"]
 
 MAX_TOOLS: Final = 1_000
 MAX_NAME_LETTERS: Final = 128
@@ -62,12 +62,12 @@ class MCPTool:
 
 
 class MCPTools:
-    """The tools of one MCP server: `use = "mcp"` among the tools of an agent, or in code:
+    """The tools of one MCP server: `use = "mcp"` among the tools of an agent, or in code, as a context manager.
 
-        async with MCPTools(command="mcp-server-time") as tools:
-            ...
+    `async with MCPTools(command="mcp-server-time") as tools:` has the list of them, and ends the server after.
 
-    A tool source (`converge.core.tool_source`). Options as in `MCPToolsOptions`. For one event loop, to be opened once.
+    A tool source (`converge.core.tool_source`).
+    Options as in `MCPToolsOptions`. For one event loop, to be opened once.
     """
 
     converge_options = MCPToolsOptions
@@ -76,6 +76,11 @@ class MCPTools:
         self._options = MCPToolsOptions(**options)
         self._connection = Connection(self._options)
         self._opened = False
+
+    @classmethod
+    def from_options(cls, options: MCPToolsOptions) -> MCPTools:
+        """As the plugin manager makes it."""
+        return cls(**{field.name: getattr(options, field.name) for field in fields(MCPToolsOptions)})
 
     async def open(self) -> list[MCPTool]:
         """Start or reach the server and ask for its tools, which are fixed from now on.
@@ -126,12 +131,10 @@ class MCPTools:
         elif len(json.dumps(schema)) > MAX_SCHEMA_BYTES:
             problem = f"its schema takes more than {MAX_SCHEMA_BYTES} bytes"
         else:
-            text = "".join(
-                letter if letter.isprintable() or letter in "\n\t" else " " for letter in tool.description or ""
-            )
+            described = (tool.description or "")[:MAX_DESCRIPTION_LETTERS]
             return MCPTool(
                 name=name,
-                description=text[:MAX_DESCRIPTION_LETTERS],
+                description="".join(each if each.isprintable() or each in "\n\t" else " " for each in described),
                 parameters=dict(schema),
                 timeout_sec=self._options.timeout_sec,
                 server_name=tool.name,

@@ -1,0 +1,71 @@
+"""Serving over the standard streams of this process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from mcp.shared.message import SessionMessage
+
+from converge.extensions.mcp.lines import read_messages, write_messages
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from mcp.server.lowlevel.server import Server
+
+__all__ = ["serve_stdio"]
+
+MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+
+
+async def serve_stdio(server: Server[dict[str, Any]], stop: asyncio.Event) -> None:
+    """Serve one client on standard input and output until it closes them or `stop` is set.
+
+    While it does, what anything here prints goes to standard error. Raises a `ValueError` when the streams are files.
+    """
+    async with _standard_streams() as (reader, writer):
+        incoming, read = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+        write, outgoing = anyio.create_memory_object_stream[SessionMessage](0)
+        jobs = [
+            asyncio.create_task(read_messages(reader, incoming, "the client")),
+            asyncio.create_task(write_messages(writer, outgoing)),
+        ]
+        serving = asyncio.create_task(server.run(read, write, server.create_initialization_options()))
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (*jobs, serving, stopped):
+                task.cancel()
+            await asyncio.wait({*jobs, serving, stopped})
+            for stream in (incoming, read, write, outgoing):
+                stream.close()
+        if not serving.cancelled() and (error := serving.exception()) is not None:
+            raise error
+
+
+@asynccontextmanager
+async def _standard_streams() -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter], None]:
+    """The streams as pipes of the event loop, out of the reach of `print` and of what reads standard input."""
+    source, target = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    sys.stdout.flush()
+    os.dup2(null, 0)
+    os.dup2(2, 1)
+    os.close(null)
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=MAX_MESSAGE_BYTES)
+    incoming, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(source, "rb", 0))
+    outgoing, protocol = await loop.connect_write_pipe(
+        lambda: asyncio.streams.FlowControlMixin(loop=loop), os.fdopen(target, "wb", 0)
+    )
+    try:
+        yield reader, asyncio.StreamWriter(outgoing, protocol, reader, loop)
+    finally:
+        incoming.close()
+        outgoing.close()
