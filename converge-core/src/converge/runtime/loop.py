@@ -431,14 +431,14 @@ class AgentRuntime:
     # -- beside the loop: each is one step of a job
 
     def _read(self) -> None:
-        """Take what waits in the transport, with a task that ends when nothing does. The transport calls this."""
-        if (self._reader is None or self._reader.done()) and self.transport.waiting and not self._is_ending():
+        """Take what waits in the transport, with a task that ends when nothing does; the transport calls this."""
+        if (self._reader is None or self._reader.done()) and self.transport.is_readable and not self._is_ending():
             upkeep = Upkeep(self.agent.id, self._count, self._on_store, self._is_ending)
             self._reader = asyncio.create_task(self._read_all(upkeep))
 
     async def _read_all(self, upkeep: Upkeep) -> None:
         try:
-            await self._receive_on(upkeep, lambda: self.transport.waiting > 0)
+            await self._receive_on(upkeep, lambda: self.transport.is_readable)
         finally:
             self._reader = None
 

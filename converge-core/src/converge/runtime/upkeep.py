@@ -92,6 +92,7 @@ class Upkeep:
                     raise
                 undo_cancel()
                 self._failed(what, counter, streak, contained(error))
+        streak.failures = 0  # nothing is left that could fail
 
     def _failed(self, what: str, counter: str, streak: FailureStreak, error: Exception) -> None:
         streak.failed()

@@ -122,6 +122,11 @@ class LocalTransport(Transport):
         """How many messages are in the mailbox."""
         return 0 if self._mailbox is None else len(self._mailbox)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it has started and not stopped."""
+        return self._mailbox is not None
+
     def call_when_waiting(self, call: Callable[[], None] | None) -> bool:
         """True, unless a subclass receives in a way of its own: for every message while nobody waits in `receive`."""
         own = type(self)
@@ -149,6 +154,8 @@ class LocalTransport(Transport):
         self._registry.unregister(self.agent_id, mailbox)
         if waiting := mailbox.close():
             self.counters["dropped_at_stop"] += waiting
+        if self._on_waiting is not None:
+            self._on_waiting()  # who does not wait in `receive` is woken too
 
     async def send(self, message: Message) -> None:
         """Put `message` into the mailboxes it is for; see `Transport.send` and the class."""
