@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from converge.coordination.ballot import BallotBox
@@ -285,7 +286,7 @@ class AgentRuntime:
     async def _serve(self, started: asyncio.Future[None]) -> None:
         try:
             await self._teller.tell("runtime_starting")
-            async with Undo() as undo:
+            async with Undo(self, _UNDO) as undo:
                 await self._open(undo)
                 started.set_result(None)
                 await self._work()
@@ -298,31 +299,29 @@ class AgentRuntime:
             self.agent.state = AgentState.OFFLINE
             await self._teller.tell("runtime_stopped")
 
-    async def _open(self, undo: Undo) -> None:
+    async def _open(self, undo: Undo[Self]) -> None:
         """Start everything; what undoes a step is noted before it is taken, as half a step needs undoing too."""
         agent = self.agent
         self._store_thread.open()
-        undo.add(self._store_thread.close)
-        undo.add(self._guarded, "stopping the transport", self.transport.stop)
+        undo.add("thread")
+        undo.add("transport")
         await settled(self.transport.bind_identity, agent.identity)
         await settled(self.transport.start)
         agent.bind(AgentContext(self._network, self._tasks, self._pools, self._ballots, self._store_thread))
-        undo.add(agent.bind, None)
+        undo.add("context")
         if self._tasks is not None:
-            watch = TaskWatch.of(self._tasks)
-            watch.open(self._scheduler.notify)
-            undo.add(watch.close, self._scheduler.notify)
-            undo.add(self._guarded, "giving the claims back", self._give_back)
+            TaskWatch.of(self._tasks).open(self._scheduler.notify)
+            undo.add("watch")
+            undo.add("claims")
         self._turns.parking.adopt(await self._on_store(self._take_up))
         if self._gate is not None:
-            answers = ApprovalWatch.of(self._gate.approvals)
-            answers.open(agent.id, self._answered)
-            undo.add(answers.close, agent.id)
-        undo.add(self._guarded, "unregistering", self._presence.withdraw)
+            ApprovalWatch.of(self._gate.approvals).open(agent.id, self._answered)
+            undo.add("approvals")
+        undo.add("presence")
         await settled(self._presence.announce)  # before on_start, so that what it sends is signed
         agent.state = AgentState.IDLE
-        undo.add(self._teller.tell, "agent_stopped")
-        undo.add(self._guarded, "on_stop", agent.on_stop)
+        undo.add("started")
+        undo.add("on_stop")
         await settled(agent.on_start)
         await settled(self._presence.announce)  # on_start may have added topics and capabilities
         await self._teller.tell("agent_started")
@@ -337,11 +336,6 @@ class AgentRuntime:
         assert self._gate is not None  # only registered with one
         self._gate.notice()
         self._scheduler.notify()
-
-    async def _give_back(self) -> None:
-        tasks = self._tasks
-        assert tasks is not None  # only registered with a task manager
-        await self._on_store(tasks.release_claims, self.agent.id)
 
     async def _guarded(self, what: str, step: Callable[[], Awaitable[object] | None]) -> None:
         """One step of stopping: neither its failure nor its hanging keeps the others from being done."""
@@ -488,3 +482,19 @@ class AgentRuntime:
     def _count(self, name: str, value: int = 1) -> None:
         if self._metrics is not None and value:
             self._metrics.inc(name, value)
+
+
+_UNDO: dict[str, Callable[[AgentRuntime], object]] = {
+    "thread": lambda mine: mine._store_thread.close(),
+    "transport": lambda mine: mine._guarded("stopping the transport", mine.transport.stop),
+    "context": lambda mine: mine.agent.bind(None),
+    "watch": lambda mine: mine._tasks and TaskWatch.of(mine._tasks).close(mine._scheduler.notify),
+    "claims": lambda mine: (
+        mine._tasks
+        and mine._guarded("giving the claims back", partial(mine._on_store, mine._tasks.release_claims, mine.agent.id))
+    ),
+    "approvals": lambda mine: mine._gate and ApprovalWatch.of(mine._gate.approvals).close(mine.agent.id),
+    "presence": lambda mine: mine._guarded("unregistering", mine._presence.withdraw),
+    "started": lambda mine: mine._teller.tell("agent_stopped"),
+    "on_stop": lambda mine: mine._guarded("on_stop", mine.agent.on_stop),
+}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,8 @@ class TaskWatch:
         self._wake: dict[Callable[[], None], None] = {}
         self._remove: Callable[[], None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._told = False
+        self._thread_id: int | None = None
+        self._told = False  # the event loop will come to it
         self._thread = StoreThread()
         self._job: asyncio.Task[None] | None = None
 
@@ -53,7 +55,7 @@ class TaskWatch:
         if wake is not None:
             self._wake[wake] = None
         if self._users == 1:
-            self._loop = asyncio.get_running_loop()
+            self._loop, self._thread_id = asyncio.get_running_loop(), threading.get_ident()
             self._remove = self._tasks.add_listener(self._changed)
             self._thread.open()
             self._job = asyncio.create_task(self._watch(), name="converge-task-watch")
@@ -74,10 +76,10 @@ class TaskWatch:
 
     def _changed(self) -> None:
         """Called by the manager, from any thread."""
-        if self._told:
-            return  # the event loop has not come to it yet
-        self._told = True
-        if self._loop is not None:
+        if self._thread_id == threading.get_ident():
+            self._tell()
+        elif not self._told and self._loop is not None:  # else the event loop has not come to it yet
+            self._told = True
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 self._loop.call_soon_threadsafe(self._tell)
 
