@@ -313,6 +313,8 @@ class AgentRuntime:
             TaskWatch.of(self._tasks).open(self._scheduler.notify)
             undo.add("watch")
             undo.add("claims")
+            ClaimRenewer.of(self._tasks).open(agent.id, self._renewing_failed)
+            undo.add("renewing")
         self._turns.parking.adopt(await self._on_store(self._take_up))
         if self._gate is not None:
             ApprovalWatch.of(self._gate.approvals).open(agent.id, self._answered)
@@ -352,10 +354,7 @@ class AgentRuntime:
         self._network.is_read = True
         loop = asyncio.create_task(self._loop())
         tasks = [loop, *(asyncio.create_task(job) for job in self._jobs())]
-        renewer = None if self._tasks is None else ClaimRenewer.of(self._tasks)
         try:
-            if renewer is not None:
-                renewer.open(self.agent.id, self._renewing_failed)
             for task in await self._stopping.or_end_of(tasks):
                 raise_why_it_ended(task)
         finally:
@@ -364,8 +363,6 @@ class AgentRuntime:
             self.transport.call_when_waiting(None)
             if self._reader is not None:
                 tasks.append(self._reader)
-            if renewer is not None:
-                await renewer.close(self.agent.id)
             if self._turns.carrying_out:
                 await asyncio.wait({loop}, timeout=_FINISH_SEC)
             await end_all(tasks, _LOOP_END_SEC)
@@ -493,6 +490,7 @@ _UNDO: dict[str, Callable[[AgentRuntime], object]] = {
         mine._tasks
         and mine._guarded("giving the claims back", partial(mine._on_store, mine._tasks.release_claims, mine.agent.id))
     ),
+    "renewing": lambda mine: mine._tasks and ClaimRenewer.of(mine._tasks).close(mine.agent.id),
     "approvals": lambda mine: mine._gate and ApprovalWatch.of(mine._gate.approvals).close(mine.agent.id),
     "presence": lambda mine: mine._guarded("unregistering", mine._presence.withdraw),
     "started": lambda mine: mine._teller.tell("agent_stopped"),

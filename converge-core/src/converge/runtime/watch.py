@@ -16,15 +16,21 @@ if TYPE_CHECKING:
 
     from converge.coordination.task_manager import TaskManager
 
-__all__ = ["POLL_INTERVAL_SEC", "TaskWatch"]
+__all__ = ["POLL_INTERVAL_SEC", "QUIET_INTERVAL_SEC", "QUIET_SEC", "TaskWatch"]
 
 POLL_INTERVAL_SEC = 0.005
+"""How often the store is asked. A wake of the process costs more than the question."""
+
+QUIET_INTERVAL_SEC = 0.01
+"""How often when nothing has happened for `QUIET_SEC`: what comes then is still seen well within 20 ms."""
+
+QUIET_SEC = 1.0
 _MAX_PAUSE_SEC = 5.0
 _log = logging.getLogger(__name__)
 
 
 class TaskWatch:
-    """Asks a manager every 5 ms whether its store has changed, and lets it tell its listeners. Use `of`."""
+    """Asks a manager every 5 to 10 ms whether its store has changed, and lets it tell its listeners. Use `of`."""
 
     def __init__(self, tasks: TaskManager) -> None:
         self._tasks = tasks
@@ -92,11 +98,13 @@ class TaskWatch:
                 _log.exception("waking who follows tasks failed; the others are woken")
 
     async def _watch(self) -> None:
-        tasks, failures = self._tasks, 0
+        tasks, failures, quiet = self._tasks, 0, 0
         while True:
-            await asyncio.sleep(backoff(failures, _MAX_PAUSE_SEC) if failures else POLL_INTERVAL_SEC)
+            await asyncio.sleep(backoff(failures, _MAX_PAUSE_SEC) if failures else _pause(quiet))
+            quiet += 1
             try:
                 if tasks.may_have_changed():
+                    quiet = 0
                     await (self._thread.run(tasks.poll) if tasks.blocking else _now(tasks))
                 failures = 0
             except Exception:  # noqa: BLE001  # counted, logged, tried again more slowly
@@ -105,6 +113,10 @@ class TaskWatch:
 
 
 _watches: dict[tuple[TaskManager, asyncio.AbstractEventLoop], TaskWatch] = {}
+
+
+def _pause(quiet: int) -> float:
+    return QUIET_INTERVAL_SEC if quiet * POLL_INTERVAL_SEC > QUIET_SEC else POLL_INTERVAL_SEC
 
 
 async def _now(tasks: TaskManager) -> None:
