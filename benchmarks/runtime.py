@@ -218,11 +218,13 @@ async def tasks_to_decide() -> float:
     async with AgentRuntime(agent, LocalTransport(agent.id, LocalTransportRegistry()), task_manager=tasks):
         await asyncio.sleep(0.01)
         taken = []
-        for _ in range(30):  # no more: at most 32 are shown, and none is claimed
+        for _ in range(TURNS // 5):
             seen, begin = agent.next_look(), time.perf_counter()
-            tasks.submit(Task(inputs=PAYLOAD))
+            task_id = tasks.submit(Task(inputs=PAYLOAD))
             taken.append(await seen - begin)
-            await asyncio.sleep(0)
+            tasks.claim("another", task_id)  # so that the agent is idle again, and has nothing to list
+            tasks.report("another", task_id, 1)
+            await asyncio.sleep(0.002)
     return statistics.median(taken) * 1e6
 
 

@@ -1,11 +1,13 @@
-"""Calls of pykka's `ask`, so many in flight; prints microseconds a call with its answer."""
+"""Calls of pykka's `ask`, so many in flight; prints microseconds a call with its answer.
+
+An `ask` blocks who calls it, so each of those in flight has an actor, and so a thread, of its own that calls.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections import deque
 from typing import Any
 
 import pykka
@@ -18,15 +20,18 @@ class Echo(pykka.ThreadingActor):
         return message
 
 
+class Asker(pykka.ThreadingActor):
+    def on_receive(self, message: Any) -> None:
+        for _ in range(message):
+            echo.ask(PAYLOAD)
+
+
 echo = Echo.start()
-echo.ask(PAYLOAD)
+askers = [Asker.start() for _ in range(WINDOW)]
+for asker in askers:
+    asker.ask(1)
 begin = time.perf_counter()
-waiting: deque[Any] = deque()
-for _ in range(CALLS):
-    if len(waiting) == WINDOW:
-        waiting.popleft().get()
-    waiting.append(echo.ask(PAYLOAD, block=False))
-while waiting:
-    waiting.popleft().get()
-print((time.perf_counter() - begin) / CALLS * 1e6)
+for done in [asker.ask(CALLS // WINDOW, block=False) for asker in askers]:
+    done.get()
+print((time.perf_counter() - begin) / (CALLS // WINDOW * WINDOW) * 1e6)
 pykka.ActorRegistry.stop_all()

@@ -46,6 +46,7 @@ class AgentNetwork:
         self.read: Callable[[], Awaitable[Message | None]] = transport.receive_verified
         """How the next message is read and checked; None for one that is refused."""
         self._on_sent = on_sent
+        self._to_sign: list[tuple[Message, asyncio.Future[Message]]] | None = None
         self._reading = asyncio.Lock()
         self._unread: deque[Message] | None = None  # made when needed: most agents run in a runtime, which reads
         self.discovery = DiscoveryService() if discovery is None else discovery
@@ -143,6 +144,28 @@ class AgentNetwork:
         agent, _ = self._agents.get(message.sender or self.transport.agent_id, (None, None))
         return agent.sign_message(message) if agent is not None and not message.is_signed else message
 
+    async def _signed_with_others(self, message: Message) -> Message:
+        """`_signed`, with one signature for all that are to be signed in the same turn of the event loop."""
+        loop = asyncio.get_running_loop()
+        signed: asyncio.Future[Message] = loop.create_future()
+        if self._to_sign is None:
+            self._to_sign = []
+            loop.call_soon(self._sign_all)
+        self._to_sign.append((message, signed))
+        return await signed
+
+    def _sign_all(self) -> None:
+        waiting, self._to_sign = self._to_sign, None
+        wanted = [
+            (message, signed) for message, signed in waiting or () if not signed.done()
+        ]  # the others were cancelled
+        results = self._signed_together([message for message, _ in wanted])
+        for (_, signed), result in zip(wanted, results, strict=True):
+            if isinstance(result, Exception):
+                signed.set_exception(result)
+            else:
+                signed.set_result(result)
+
     async def _send(self, message: Message) -> None:
         await self.transport.send(message)
         if self._on_sent is not None:
@@ -161,7 +184,7 @@ class AgentNetwork:
         In a runtime the answer comes to whoever awaits it here, never to `decide`; nobody else has to read. Without
         one, this reads the transport meanwhile, and what is no answer waits for `receive`.
         """
-        message = self._signed(message)
+        message = await self._signed_with_others(message) if len(self.requests) else self._signed(message)
         answer = self.requests.open(message)
         try:
             async with asyncio.timeout(timeout):

@@ -29,6 +29,10 @@ class Requests:
         self._waiting: dict[str, tuple[Message, asyncio.Future[Message]]] = {}
         self._given_up: dict[str, str] = {}  # request id -> who was asked, the oldest first
 
+    def __len__(self) -> int:
+        """How many wait for an answer."""
+        return len(self._waiting)
+
     def open(self, request: Message) -> asyncio.Future[Message]:
         """The future answer to `request`, which is about to be sent.
 

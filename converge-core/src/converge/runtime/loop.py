@@ -371,10 +371,10 @@ class AgentRuntime:
     def _jobs(self) -> list[Coroutine[Any, Any, None]]:
         upkeep = Upkeep(self.agent.id, self._count, self._on_store, self._is_ending)
         jobs = []
-        if self.transport.call_when_waiting(self._read):
-            self._read()
-        else:
+        if not self.transport.call_when_waiting(self._read):
             jobs.append(self._receive_on(upkeep))
+        elif self.transport.waiting:
+            self._read()
         if self._tasks is not None and self._release_interval is not None:
             jobs.append(upkeep.releasing(self._tasks, self._release_interval))
         if self._checkpoints is not None:
@@ -414,7 +414,7 @@ class AgentRuntime:
 
     def _read(self) -> None:
         """Take what waits in the transport, with a task that ends when nothing does. The transport calls this."""
-        if (self._reader is None or self._reader.done()) and self.transport.waiting and not self._is_ending():
+        if (self._reader is None or self._reader.done()) and not self._is_ending():
             upkeep = Upkeep(self.agent.id, self._count, self._on_store, self._is_ending)
             self._reader = asyncio.create_task(self._read_all(upkeep))
 
