@@ -78,9 +78,16 @@ async def test_a_loop_that_dies_shows_at_once_and_is_an_error_for_who_waits(worl
     assert agent.state is AgentState.OFFLINE
 
 
+class Listened(LocalTransport):
+    """A transport that a listener has to wait in, as one that brings messages from elsewhere."""
+
+    async def receive(self, timeout: float | None = None) -> Message:
+        return await super().receive(timeout)
+
+
 async def test_a_loop_or_a_listener_that_is_cancelled_from_outside_goes_on(world: World) -> None:
     agent, peer = Scripted(), await world.peer()
-    runtime = await world.started(agent)
+    runtime = await world.started(agent, Listened(agent.id, world.registry))
     await agent.called(1)
     for part in ("AgentRuntime._loop", "Upkeep.forever"):
         task_of(part).cancel()
@@ -170,13 +177,14 @@ async def test_a_transport_that_receives_garbage_shows_and_a_message_mends_it(
     assert not runtime.is_ready()
     transport.broken = False
     await peer.tell(agent.id, 1)
+    await agent.called(2)
     await until(runtime.is_healthy)
     assert agent.payloads == [[], [1]]
 
 
 async def test_a_transport_that_somebody_else_stopped_is_unhealthy_until_it_is_started_again(world: World) -> None:
     agent = Scripted()
-    runtime = await world.started(agent)
+    runtime = await world.started(agent, Listened(agent.id, world.registry))
     await agent.called(1)
     await runtime.transport.stop()
     await until(lambda: not runtime.is_healthy())

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from converge.core.errors import SigningError
 from converge.network.discovery import AgentDescriptor, DiscoveryQuery, DiscoveryService, SignedDescriptor
 from converge.network.requests import MAX_REQUESTS, Requests
+from converge.network.traced import requesting, sending, stamped
+from converge.observability.tracing import is_in_trace, is_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -102,7 +104,14 @@ class AgentNetwork:
         Without a sender it is the message of the agent whose transport this is. One that is signed goes as it is,
         whoever signed it; one of an unregistered sender goes unsigned. Errors as `Transport.send`, `SigningError` when
         the agent has no private key, and what `Message.sign` raises for a payload that cannot travel.
+
+        An unsigned message that names no trace belongs to the one that is open here (`converge.observability.tracing`).
         """
+        if is_tracing():
+            with sending((message,)):
+                message = self._signed(message)
+                await self._send(message)
+                return message
         message = self._signed(message)
         await self._send(message)
         return message
@@ -112,6 +121,14 @@ class AgentNetwork:
 
         The unsigned ones of an agent share a signature (`sign_batch`), or have one each if one cannot be signed.
         """
+        if not is_tracing():
+            return await self._sign_and_send_many(messages)
+        with sending(messages):
+            return await self._sign_and_send_many(messages)
+
+    async def _sign_and_send_many(self, messages: Sequence[Message]) -> list[Message | Exception]:
+        if is_in_trace():
+            messages = [stamped(message) for message in messages]
         signed = self._signed_together(messages)
         sent = iter(await self.transport.send_many([each for each in signed if not isinstance(each, Exception)]))
         results: list[Message | Exception] = []
@@ -141,11 +158,15 @@ class AgentNetwork:
         return signed
 
     def _signed(self, message: Message) -> Message:
+        if is_in_trace():
+            message = stamped(message)
         agent, _ = self._agents.get(message.sender or self.transport.agent_id, (None, None))
         return agent.sign_message(message) if agent is not None and not message.is_signed else message
 
     async def _signed_with_others(self, message: Message) -> Message:
         """`_signed`, with one signature for all that are to be signed in the same turn of the event loop."""
+        if is_in_trace():
+            message = stamped(message)
         loop = asyncio.get_running_loop()
         signed: asyncio.Future[Message] = loop.create_future()
         if self._to_sign is None:
@@ -156,9 +177,7 @@ class AgentNetwork:
 
     def _sign_all(self) -> None:
         waiting, self._to_sign = self._to_sign, None
-        wanted = [
-            (message, signed) for message, signed in waiting or () if not signed.done()
-        ]  # the others were cancelled
+        wanted = [each for each in waiting or () if not each[1].done()]  # the others were cancelled
         results = self._signed_together([message for message, _ in wanted])
         for (_, signed), result in zip(wanted, results, strict=True):
             if isinstance(result, Exception):
@@ -184,6 +203,12 @@ class AgentNetwork:
         In a runtime the answer comes to whoever awaits it here, never to `decide`; nobody else has to read. Without
         one, this reads the transport meanwhile, and what is no answer waits for `receive`.
         """
+        if not is_tracing():
+            return await self._ask(message, timeout)
+        with requesting(message):
+            return await self._ask(message, timeout)
+
+    async def _ask(self, message: Message, timeout: float | None) -> Message:
         message = await self._signed_with_others(message) if len(self.requests) else self._signed(message)
         answer = self.requests.open(message)
         try:

@@ -30,6 +30,7 @@ from converge.plugins import PluginManager, default_manager
 from converge.policy.approval import ApprovalPolicy
 from converge.policy.errors import PolicyOptionError
 from converge.runtime.errors import AgentFailed, ConfigError
+from converge.runtime.execution import check_execution, executor_factory, handlers_of, tools_of
 from converge.runtime.keys import Member, members
 from converge.runtime.loop import AgentRuntime
 from converge.runtime.parking import Parking
@@ -66,6 +67,7 @@ def check(config: Config) -> None:
             'use one that they can, such as [store] use = "sqlite"',
         )
     _lifecycle(plugins, config)
+    check_execution(plugins, config)
     for member in config.agents:
         _approval_policy(config, member)
     if not config.agents:
@@ -195,13 +197,26 @@ class Application:
                 self._config.place("[transport]"), f"the plugin made a {type(transport).__name__}, not a Transport"
             )
         policy = _approval_policy(self._config, member.config)
+        agent = self._agent(member)
         return AgentRuntime(
-            self._agent(member),
+            agent,
             transport,
             shared.pools,
             shared.tasks,
             discovery_service=shared.discovery,
+            tool_registry=tools_of(self._plugins, member.config, agent.id),
+            executor_factory=executor_factory(self._plugins, self._config, member.config),
             executor_kwargs={
+                "custom_handlers": handlers_of(
+                    self._plugins,
+                    self._config,
+                    agent=agent,
+                    agent_id=agent.id,
+                    store=store,
+                    task_manager=shared.tasks,
+                    pool_manager=shared.pools,
+                    discovery_service=shared.discovery,
+                ),
                 "votes_store": store,
                 "bidding_protocols": StoredAuctions(store),
                 "negotiation_protocol": NegotiationProtocol(store),

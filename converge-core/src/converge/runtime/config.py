@@ -28,24 +28,27 @@ __all__ = ["AgentConfig", "ApprovalsConfig", "Config", "PluginsConfig", "PoolCon
 
 _ENVIRONMENT = "CONVERGE_"
 _TABLES = ("store", "transport", "run", "plugins", "approvals", "pools", "agents")
-_AGENT_FIELDS = ("name", "count", "pools", "capabilities", "approvals")
+_AGENT_FIELDS = ("name", "count", "pools", "capabilities", "approvals", "executor", "tools")
 _AGENT_KEYS = ("class", "use", "options", *_AGENT_FIELDS)
 _Table = dict[str, Any]
 
 
 @frozen(kw_only=True)
 class RunConfig:
-    """`[run]`: in how many processes the agents run, and when the run is over.
+    """`[run]`: in how many processes the agents run, what carries out their decisions, and when the run is over.
 
     `until` names the agents whose end ends the run; without it the run goes on until it is interrupted. Claims that
     have expired are released every `release_interval_sec` seconds. Keys and the lock of the run are in `state`, a
-    folder relative to the config file.
+    folder relative to the config file. `executor` is the name of a plugin or a `use` table, and so is each of
+    `handlers`, which carry out decisions of kinds that core does not know.
     """
 
     processes: int = field(default=1, validator=[validators.ge(1), validators.le(256)])
     until: str | None = None
     release_interval_sec: float = field(default=1.0, validator=validators.gt(0))
     state: Path = Path(".converge")
+    executor: str | dict[str, object] = "standard"
+    handlers: list[str | dict[str, object]] = field(factory=list)
 
 
 @frozen(kw_only=True)
@@ -88,7 +91,8 @@ class AgentConfig:
     """`[[agents]]`: `class` (a `module:Class` of the user's own) or `use` (a plugin), and `count` agents of it.
 
     `options` is a table, or the name of a top-level table that several agents share; any further key of the entry is
-    an option as well. `name` is for keys, logs and `until`; by default the class or plugin name in lower case.
+    an option as well. `executor` goes in the place of the one of `[run]`; `tools` are names of tool plugins, or `use`
+    tables. `name` is for keys, logs and `until`; by default the class or plugin name in lower case.
     """
 
     name: str
@@ -98,6 +102,8 @@ class AgentConfig:
     pools: list[str] = field(factory=list)
     capabilities: list[str] = field(factory=list)
     approvals: ApprovalsConfig | None = None
+    executor: str | dict[str, object] | None = None
+    tools: list[str | dict[str, object]] = field(factory=list)
     options: dict[str, object] = field(factory=dict)
     place: str = ""
 

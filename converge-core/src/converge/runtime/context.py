@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from converge.coordination.pool_manager import PoolManager
     from converge.coordination.task_manager import TaskManager
     from converge.core.task import Task
+    from converge.core.tools import ToolRegistry
     from converge.network.discovery import AgentDescriptor, DiscoveryQuery
     from converge.network.network import AgentNetwork
     from converge.runtime.threads import StoreThread
@@ -23,14 +24,14 @@ _T = TypeVar("_T")
 
 
 class AgentContext:
-    """The network, the managers and the ballot box of an agent's runtime, as `agent.context`.
+    """The network, the managers, the ballot box and the tools of an agent's runtime, as `agent.context`.
 
     Managers on a store that blocks must not be called from the event loop: an async `decide` awaits
     `context.run(manager.method, …)`; one that is `blocking = True` calls them directly. A manager that the runtime was
     not given is None.
     """
 
-    __slots__ = ("_store_thread", "ballots", "network", "pools", "tasks")  # one an agent
+    __slots__ = ("_store_thread", "ballots", "network", "pools", "tasks", "tools")  # one an agent
 
     def __init__(
         self,
@@ -39,8 +40,10 @@ class AgentContext:
         pools: PoolManager | None,
         ballots: BallotBox | None,
         store_thread: StoreThread,
+        tools: ToolRegistry,
     ) -> None:
         self.network, self.tasks, self.pools, self.ballots = network, tasks, pools, ballots
+        self.tools = tools
         self._store_thread = store_thread
 
     async def run(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:

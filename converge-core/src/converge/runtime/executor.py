@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 from attrs import frozen
 
@@ -28,16 +28,21 @@ from converge.core.decisions import (
     SubmitTask,
     Vote,
 )
-from converge.core.errors import ConvergeError
+from converge.core.errors import ToolFailed
 from converge.core.task import Task
 from converge.policy.safety import ActionPolicy, ResourceLimits, validate_safety
-from converge.runtime.calls import contained, described, settled, within
+from converge.runtime.calls import contained, described, settled
+from converge.runtime.decision_trace import carrying_out
+from converge.runtime.errors import Refused
+from converge.runtime.executor_options import StandardExecutorOptions
 from converge.runtime.handlers import MoveHandlers
 from converge.runtime.store_work import StoreWork, in_turns
-from converge.runtime.threads import StoreThread, in_own_thread
+from converge.runtime.tool_calls import DEFAULT_TOOL_TIMEOUT_SEC, ToolCalls
+from converge.runtime.tool_limits import MAX_RESULT_BYTES, ToolLimits
 
 if TYPE_CHECKING:
     from converge.coordination.bidding import BiddingProtocol
+    from converge.coordination.claims import Claim
     from converge.coordination.delegation import DelegationProtocol
     from converge.coordination.negotiation import NegotiationProtocol
     from converge.coordination.pool_manager import PoolManager
@@ -45,24 +50,21 @@ if TYPE_CHECKING:
     from converge.core.message import Message
     from converge.core.plain import Plain
     from converge.core.store import Store
-    from converge.core.tools import Tool, ToolRegistry
+    from converge.core.tools import Isolation, ToolRegistry
     from converge.network.network import AgentNetwork
     from converge.observability.metrics import MetricsCollector
     from converge.observability.replay import ReplayLog
     from converge.runtime.approving import ApprovalGate
+    from converge.runtime.threads import StoreThread
+    from converge.runtime.tool_pool import ToolPool
 
 __all__ = ["DEFAULT_TOOL_TIMEOUT_SEC", "Executor", "Handler", "Refused", "StandardExecutor"]
 
-DEFAULT_TOOL_TIMEOUT_SEC = 60.0
 _log = logging.getLogger(__name__)
 
 
-class Refused(ConvergeError, PermissionError):
-    """A decision is not carried out because a policy, a limit or a rule says no. A handler may raise it too."""
-
-
 class Executor(Protocol):
-    """What carries out the decisions of one agent."""
+    """What carries out the decisions of one agent. If it has a `close`, plain or async, stopping the agent calls it."""
 
     async def execute(self, decisions: Iterable[Decision]) -> Sequence[Outcome] | None:
         """Carry out `decisions` in order; one that fails does not stop the rest. Their outcomes, if it keeps any."""
@@ -96,9 +98,12 @@ class StandardExecutor:
     async, and goes before the built-in ones. A decision that nothing handles, or whose manager or protocol is missing,
     is refused, with the reason, and so is a move that an auction, a negotiation or a delegation does not allow.
 
-    Tools: an async one runs on the event loop and is cancelled at `tool_timeout_sec` (None: no limit); any other runs
-    in a thread of its own, which Python cannot end, so at the timeout its result is given up and the thread is left
-    behind. `tool_allowlist` None allows every registered tool, an empty one none.
+    Tools (docs/tools.md): an async one runs on the event loop and is cancelled at `tool_timeout_sec` (None: no limit).
+    A plain one that another process can import runs in a process, under `tool_limits`, and is killed then; any other
+    runs in a thread of its own, which Python cannot end, so at the timeout its result is given up and the thread is
+    left behind. `tool_isolation` other than `auto` goes over what a tool says. A result of more than
+    `max_result_bytes` is an error. `tool_pool` None shares the processes of the event loop; `close` gives them up.
+    `tool_allowlist` None allows every registered tool, an empty one none.
 
     `approvals` holds back what a person has to allow (docs/approvals.md): its outcome is `waiting`.
 
@@ -106,6 +111,8 @@ class StandardExecutor:
     what they and the decisions of other agents do to tasks is one commit, if the agents wait at the same time. For the
     coroutines of one event loop.
     """
+
+    converge_options: ClassVar[type] = StandardExecutorOptions
 
     def __init__(
         self,
@@ -125,6 +132,10 @@ class StandardExecutor:
         custom_handlers: Mapping[type[Decision], Handler] | None = None,
         tool_timeout_sec: float | None = DEFAULT_TOOL_TIMEOUT_SEC,
         tool_allowlist: Collection[str] | None = None,
+        tool_isolation: Isolation = "auto",
+        tool_limits: ToolLimits | None = None,
+        tool_pool: ToolPool | None = None,
+        max_result_bytes: int = MAX_RESULT_BYTES,
         store_thread: StoreThread | None = None,
         capabilities: Callable[[], Collection[str]] | None = None,
         approvals: ApprovalGate | None = None,
@@ -134,10 +145,17 @@ class StandardExecutor:
         self._metrics, self._replay_log = metrics_collector, replay_log
         self._ballots = None if votes_store is None else BallotBox(votes_store)
         self._limits, self._actions = safety_policy if safety_policy is not None else (None, None)
-        self._tools, self._tool_timeout = tool_registry, tool_timeout_sec
-        if isinstance(tool_allowlist, str | bytes):  # `in` would look for a part of it
-            raise TypeError(f"tool_allowlist is a list of names; write [{tool_allowlist!r}]")
-        self._tool_allowlist = None if tool_allowlist is None else frozenset(tool_allowlist)
+        self._tool_calls = ToolCalls(
+            agent_id,
+            tool_registry,
+            timeout_sec=tool_timeout_sec,
+            allowlist=tool_allowlist,
+            max_result_bytes=max_result_bytes,
+            limits=tool_limits,
+            pool=tool_pool,
+            isolation=tool_isolation,
+            claims=self._claims,
+        )
         self._store_thread = store_thread
         self._capabilities = capabilities
         self._approvals = approvals
@@ -162,12 +180,16 @@ class StandardExecutor:
         }
         routes = {
             SendMessage: _Route(SendMessage.__name__, self._send, sends=True),
-            InvokeTool: _Route(InvokeTool.__name__, self._invoke),
+            InvokeTool: _Route(InvokeTool.__name__, self._tool_calls.invoke),
         }
         routes |= {kind: _Route(kind.__name__, call, on_store=True) for kind, call in on_store.items()}
         return routes | {
             kind: _Route(kind.__name__, _no_handler, on_store=True, move=move) for kind, move in moves_of.items()
         }
+
+    async def close(self) -> None:
+        """Kill the tools' processes that no other agent uses. It can execute again."""
+        await self._tool_calls.close()
 
     async def execute(self, decisions: Iterable[Decision]) -> list[Outcome]:
         """Carry out `decisions` in order; one outcome for each. Raises only when it is cancelled."""
@@ -267,7 +289,8 @@ class StandardExecutor:
         if refusal is not None:
             return Outcome(decision, "refused", error=refusal)
         try:
-            return Outcome(decision, "done", await settled(self._route(decision).handler, decision))
+            with carrying_out(decision):
+                return Outcome(decision, "done", await settled(self._route(decision).handler, decision))
         except Exception as error:  # noqa: BLE001  # becomes the outcome that the agent sees
             return _failure(decision, error)
 
@@ -354,22 +377,8 @@ class StandardExecutor:
             return message
         return message.evolve(sender=self.agent_id)
 
-    async def _invoke(self, decision: InvokeTool) -> object:
-        name = decision.tool_name
-        if self._tool_allowlist is not None and name not in self._tool_allowlist:
-            raise Refused(f"the tool {name!r} is not on the allow-list")
-        tool = None if self._tools is None else self._tools.get(name)
-        if tool is None:
-            known = [] if self._tools is None else self._tools.list_names()
-            raise Refused(f"there is no tool {name!r}; there is {', '.join(known) or 'none'}")
-        return await within(self._tool_timeout, f"the tool {name!r}", self._call_tool, name, tool, decision.params)
-
-    @staticmethod
-    async def _call_tool(name: str, tool: Tool, params: dict[str, Any]) -> object:
-        if inspect.iscoroutinefunction(tool.run):
-            return await tool.run(params)
-        value = await in_own_thread(f"converge-tool-{name}", tool.run, params)
-        return await value if inspect.isawaitable(value) else value
+    def _claims(self) -> Collection[Claim]:
+        return () if self._tasks is None else self._tasks.claims_of(self.agent_id)
 
     def _submit(self, decision: SubmitTask) -> Move:
         task: object = decision.task  # an agent may have put anything there
@@ -435,4 +444,6 @@ def _no_handler(decision: object) -> object:
 def _failure(decision: Decision, error: Exception) -> Outcome:
     if isinstance(error, Refused | MoveRefused):
         return Outcome(decision, "refused", error=str(error))
+    if isinstance(error, ToolFailed):  # its text names the type that the tool raised
+        return Outcome(decision, "failed", error=str(error))
     return Outcome(decision, "failed", error=described(error))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from converge.coordination.ballot import BallotBox
 from converge.core.agent import Agent, AgentState
 from converge.core.message import Message
 from converge.network.network import AgentNetwork
+from converge.runtime.agent_tools import AgentTools
 from converge.runtime.approving import ApprovalWatch, gate_of
 from converge.runtime.calls import contained, end_all, raise_why_it_ended, settled, undo_cancel, within
+from converge.runtime.closing import UNDO
 from converge.runtime.context import AgentContext
 from converge.runtime.ending import Ending
 from converge.runtime.errors import CallFailed
@@ -50,11 +51,11 @@ __all__ = ["STOP_TIMEOUT_SEC", "AgentRuntime", "Inbox"]
 
 STOP_TIMEOUT_SEC = 10.0
 _MESSAGES_AT_ONCE = 64
-# A stop lets what was decided be carried out for a moment, cancels the loop, then takes four steps; each has this long.
+# A stop lets what was decided be carried out for a moment, cancels the loop, then takes five steps; each has this long.
 # With the grace for what ignores being cancelled that is less than STOP_TIMEOUT_SEC.
 _FINISH_SEC = 0.5
 _LOOP_END_SEC = 0.25
-_STEP_SEC = 2.0
+_STEP_SEC = 1.5
 _log = logging.getLogger(__name__)
 
 
@@ -131,11 +132,13 @@ class AgentRuntime:
         kwargs = {
             "metrics_collector": metrics_collector,
             "replay_log": replay_log,
-            "tool_registry": tool_registry,
             "store_thread": self._store_thread,
             "capabilities": lambda: agent.capabilities.names(),  # the set may be replaced
             **(executor_kwargs or {}),
         }
+        self._tools = AgentTools(kwargs.get("tool_registry", tool_registry))
+        self._tools.take(agent.tools)
+        kwargs["tool_registry"] = self._tools
         self._gate = gate_of(agent.id, approvals, approval_policy, kwargs.get("custom_handlers"))
         if self._gate is not None:
             kwargs["approvals"] = self._gate
@@ -286,7 +289,7 @@ class AgentRuntime:
     async def _serve(self, started: asyncio.Future[None]) -> None:
         try:
             await self._teller.tell("runtime_starting")
-            async with Undo(self, _UNDO) as undo:
+            async with Undo(self, UNDO) as undo:
                 await self._open(undo)
                 started.set_result(None)
                 await self._work()
@@ -304,10 +307,13 @@ class AgentRuntime:
         agent = self.agent
         self._store_thread.open()
         undo.add("thread")
+        undo.add("executor")
         undo.add("transport")
         await settled(self.transport.bind_identity, agent.identity)
         await settled(self.transport.start)
-        agent.bind(AgentContext(self._network, self._tasks, self._pools, self._ballots, self._store_thread))
+        agent.bind(
+            AgentContext(self._network, self._tasks, self._pools, self._ballots, self._store_thread, self._tools)
+        )
         undo.add("context")
         if self._tasks is not None:
             TaskWatch.of(self._tasks).open(self._scheduler.notify)
@@ -325,6 +331,7 @@ class AgentRuntime:
         undo.add("started")
         undo.add("on_stop")
         await settled(agent.on_start)
+        self._tools.take(agent.tools)  # on_start may have added some
         await settled(self._presence.announce)  # on_start may have added topics and capabilities
         await self._teller.tell("agent_started")
 
@@ -479,20 +486,3 @@ class AgentRuntime:
     def _count(self, name: str, value: int = 1) -> None:
         if self._metrics is not None and value:
             self._metrics.inc(name, value)
-
-
-_UNDO: dict[str, Callable[[AgentRuntime], object]] = {
-    "thread": lambda mine: mine._store_thread.close(),
-    "transport": lambda mine: mine._guarded("stopping the transport", mine.transport.stop),
-    "context": lambda mine: mine.agent.bind(None),
-    "watch": lambda mine: mine._tasks and TaskWatch.of(mine._tasks).close(mine._scheduler.notify),
-    "claims": lambda mine: (
-        mine._tasks
-        and mine._guarded("giving the claims back", partial(mine._on_store, mine._tasks.release_claims, mine.agent.id))
-    ),
-    "renewing": lambda mine: mine._tasks and ClaimRenewer.of(mine._tasks).close(mine.agent.id),
-    "approvals": lambda mine: mine._gate and ApprovalWatch.of(mine._gate.approvals).close(mine.agent.id),
-    "presence": lambda mine: mine._guarded("unregistering", mine._presence.withdraw),
-    "started": lambda mine: mine._teller.tell("agent_stopped"),
-    "on_stop": lambda mine: mine._guarded("on_stop", mine.agent.on_stop),
-}

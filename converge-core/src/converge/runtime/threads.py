@@ -135,15 +135,16 @@ class StoreThread:
                 StoreThread._line = None
 
     async def run(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """What `call` returns or raises, as `in_own_thread`. Cancelling stops the waiting; a call that has not begun
-        then is left out, one that has goes on.
+        """What `call` returns or raises, as `in_own_thread`, context variables included.
+
+        Cancelling stops the waiting; a call that has not begun then is left out, one that has goes on.
         """
         line = StoreThread._line
         if not self._open or line is None:
             raise RuntimeError("the store thread is closed: the runtime it belongs to has stopped")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[_T] = loop.create_future()
-        line.add(_Job(partial(call, *args, **kwargs), answer, loop))
+        line.add(_Job(partial(contextvars.copy_context().run, call, *args, **kwargs), answer, loop))
         return await answer
 
 

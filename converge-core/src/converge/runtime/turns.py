@@ -14,6 +14,7 @@ from converge.core.decisions import ClaimTask, Decision, InvokeTool, JoinPool, R
 from converge.runtime.calls import backoff, contained, described, settled, undo_cancel
 from converge.runtime.retries import MAX_FAILURES, MAX_WAITING, Attempt, Retries
 from converge.runtime.threads import in_own_thread
+from converge.runtime.turn_trace import TurnTrace
 
 if TYPE_CHECKING:
     from converge.coordination.pool_manager import PoolManager
@@ -72,6 +73,7 @@ class Turns:
         "_seen",
         "_tasks",
         "_teller",
+        "_trace",
         "_transport",
         "_undone",
         "carrying_out",
@@ -107,6 +109,7 @@ class Turns:
         self._avoided: str | None = None  # whose messages come after those of others for now
         self.carrying_out = False
         self._held: Collection[tuple[str, int]] = ()
+        self._trace = TurnTrace(agent)
         self.last_activity = 0.0
         self.begin()
 
@@ -214,7 +217,8 @@ class Turns:
         if agent.state is AgentState.OFFLINE:
             self._cut_short(messages)
         elif messages or changed or self._tool_results():
-            await self._decide(list(messages), tasks)
+            with self._trace.turn(messages, tasks):
+                await self._decide(list(messages), tasks)
             await self._handled(messages)
 
     def _cut_short(self, messages: list[Message]) -> None:
@@ -264,6 +268,7 @@ class Turns:
             agent.state = AgentState.BUSY
         decisions = await self._ask_and_tell(messages, tasks)
         self.carrying_out = True  # a stop waits for the end of this for a moment, lest it is done twice
+        self._trace.decided(decisions)
         self._failures = 0
         self._blamed = frozenset()
         if agent.state is not AgentState.OFFLINE:
