@@ -88,6 +88,14 @@ class AgentRuntime:
     `StandardExecutor`, those of `executor_kwargs` included. For one event loop; an `async with` block starts and stops.
     """
 
+    __slots__ = (  # one an agent; the dict is made only for what somebody adds
+        "__dict__", "__weakref__", "_ballots", "_checkpoint_interval", "_checkpoints", "_ended", "_executor",
+        "_gate", "_health_check", "_inbox", "_main", "_metrics", "_network", "_pools", "_presence", "_reader",
+        "_ready_check", "_receive_timeout", "_receiving", "_registry", "_release_interval", "_replay_log",
+        "_scheduler", "_started", "_stopping", "_store_thread", "_tasks", "_teller", "_tools", "_turns",
+        "agent", "transport",
+    )  # fmt: skip
+
     def __init__(
         self,
         agent: Agent,
