@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["Figure", "compare", "header", "micros", "report", "summary"]
+__all__ = ["Figure", "compare", "compare_numbered", "each", "header", "micros", "report", "summary"]
 
 
 class Figure(NamedTuple):
@@ -40,7 +40,7 @@ class Figure(NamedTuple):
         sides = f"{self.ours:11.2f}" if self.ours else " " * 11
         sides += f"{self.theirs:11.2f}" if self.theirs else " " * 11
         ratio = f"{self.ratio:8.2f}" if self.ratio else " " * 8
-        bar = "" if self.bar is None else f"{'≤' if self.at_most else '≥'} {self.bar:g}"
+        bar = "" if self.bar is None else f"{'≤' if self.at_most else '≥'} {self.bar:.3g}"
         return f"{self.name:{width}}{sides}{ratio}{bar:>8}{'' if self.met else '  missed'}"
 
 
@@ -62,6 +62,38 @@ def compare(
     taken = [(ours(), theirs()) for _ in range(rounds + 1)][1:]
     mine, other = (statistics.median(side) for side in zip(*taken, strict=True))
     ratios = [our / their if at_most else their / our for our, their in taken]
+    return Figure(name, mine, other, statistics.median(ratios), bar, at_most)
+
+
+def each(operations: int, act: Callable[[int], object], start: int) -> float:
+    """Microseconds of one `act`, which is given numbers that go on from `start`."""
+    begin = time.perf_counter()
+    for number in range(start, start + operations):
+        act(number)
+    return micros(begin, operations)
+
+
+def compare_numbered(
+    name: str,
+    bar: float | None,
+    rounds: int,
+    operations: int,
+    ours: Callable[[int], object],
+    theirs: Callable[[int], object],
+    *,
+    at_most: bool = False,
+) -> Figure:
+    """As `compare`, of so many calls with numbers that go on from round to round; the sides take turns at being first.
+
+    In microseconds a call.
+    """
+    taken = []
+    for number in range(rounds + 1):
+        start = number * operations
+        pair = [each(operations, act, start) for act in ((ours, theirs) if number % 2 else (theirs, ours))]
+        taken.append(pair if number % 2 else pair[::-1])
+    mine, other = (statistics.median(side) for side in zip(*taken[1:], strict=True))
+    ratios = [here / there if at_most else there / here for here, there in taken[1:]]
     return Figure(name, mine, other, statistics.median(ratios), bar, at_most)
 
 
