@@ -56,9 +56,13 @@ class ApprovalGate:
         """Whether `hold` may wait for a disk or a network."""
         return self.approvals.blocking
 
+    def allowed(self, decision: object) -> bool:
+        """Whether this very decision is being carried out because a person has allowed it."""
+        return any(decision is allowed for allowed in self._allowed)
+
     def needs(self, name: str, decision: Decision) -> bool:
         """Whether a person has to allow `decision`, carried out as a `name`; yes when the policy fails to say."""
-        if any(decision is allowed for allowed in self._allowed):
+        if self.allowed(decision):
             return False
         try:
             return self.policy.asks(name, decision) is not False

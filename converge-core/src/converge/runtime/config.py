@@ -19,16 +19,26 @@ from converge.plugins import PluginError
 from converge.plugins.kinds import did_you_mean
 from converge.plugins.problems import Refused
 from converge.plugins.structure import structure
+from converge.policy.limits import Limits
 from converge.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["AgentConfig", "ApprovalsConfig", "Config", "PluginsConfig", "PoolConfig", "RunConfig", "load_config"]
+__all__ = [
+    "AgentConfig",
+    "ApprovalsConfig",
+    "Config",
+    "HttpConfig",
+    "PluginsConfig",
+    "PoolConfig",
+    "RunConfig",
+    "load_config",
+]
 
 _ENVIRONMENT = "CONVERGE_"
-_TABLES = ("store", "transport", "run", "plugins", "approvals", "pools", "agents")
-_AGENT_FIELDS = ("name", "count", "pools", "capabilities", "approvals", "executor", "tools")
+_TABLES = ("store", "transport", "run", "plugins", "http", "approvals", "limits", "pools", "agents")
+_AGENT_FIELDS = ("name", "count", "pools", "capabilities", "approvals", "executor", "tools", "limits")
 _AGENT_KEYS = ("class", "use", "options", *_AGENT_FIELDS)
 _Table = dict[str, Any]
 
@@ -63,6 +73,17 @@ class PluginsConfig:
 
 
 @frozen(kw_only=True)
+class HttpConfig:
+    """`[http]`: where `/health`, `/ready` and `/metrics` of the run are served; nowhere without `listen`.
+
+    `listen` is `HOST:PORT`. `public` allows an address that other machines reach.
+    """
+
+    listen: str | None = None
+    public: bool = False
+
+
+@frozen(kw_only=True)
 class ApprovalsConfig:
     """`[approvals]`: decisions of the agents that a person has to allow, and how long they wait for that, in seconds.
 
@@ -76,7 +97,10 @@ class ApprovalsConfig:
 
 @frozen(kw_only=True)
 class PoolConfig:
-    """`[[pools]]`: `admission`, `governance` and `trust` are plugin names or `use` tables."""
+    """`[[pools]]`: `admission`, `governance` and `trust` are plugin names or `use` tables.
+
+    `limits` are for all the members together that one process runs.
+    """
 
     id: str = field(validator=validators.min_len(1))
     topics: list[str] = field(factory=list)
@@ -84,6 +108,7 @@ class PoolConfig:
     governance: str | dict[str, object] | None = None
     trust: str | dict[str, object] | None = None
     trust_threshold: float = 0.0
+    limits: Limits | None = None
 
 
 @frozen(kw_only=True)
@@ -104,6 +129,7 @@ class AgentConfig:
     approvals: ApprovalsConfig | None = None
     executor: str | dict[str, object] | None = None
     tools: list[str | dict[str, object]] = field(factory=list)
+    limits: Limits | None = None
     options: dict[str, object] = field(factory=dict)
     place: str = ""
 
@@ -116,7 +142,9 @@ class Config:
     transport: dict[str, object] = field(factory=lambda: {"use": "local"})
     run: RunConfig = field(factory=RunConfig)
     plugins: PluginsConfig = field(factory=PluginsConfig)
+    http: HttpConfig = field(factory=HttpConfig)
     approvals: ApprovalsConfig = field(factory=ApprovalsConfig)
+    limits: Limits = field(factory=Limits)
     pools: list[PoolConfig] = field(factory=list)
     agents: list[AgentConfig] = field(factory=list)
     file: Path = Path("converge.toml")
@@ -219,7 +247,9 @@ def _config(file: Path, data: _Table) -> Config:
         transport=_driver(file, data, "transport", "local"),
         run=_structured(file, RunConfig, data.get("run", {}), "[run]"),
         plugins=_structured(file, PluginsConfig, data.get("plugins", {}), "[plugins]"),
+        http=_structured(file, HttpConfig, data.get("http", {}), "[http]"),
         approvals=_structured(file, ApprovalsConfig, data.get("approvals", {}), "[approvals]"),
+        limits=_structured(file, Limits, data.get("limits", {}), "[limits]"),
         pools=_pools(file, data),
         agents=_agents(file, data),
     )

@@ -24,6 +24,7 @@ __all__ = ["check_execution", "executor_factory", "handlers_of", "tools_of"]
 _NEEDED = {
     "approvals": "decisions that a person has to allow",
     "custom_handlers": "the handlers of [run] handlers",
+    "limits": "limits",
     "tool_registry": "tools",
 }
 """What an executor must not leave out in silence when the configuration asks for it."""

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from converge.observability.metrics import MetricsCollector
     from converge.observability.replay import ReplayLog
     from converge.runtime.approving import ApprovalGate
+    from converge.runtime.limiting import DecisionLimits
     from converge.runtime.threads import StoreThread
     from converge.runtime.tool_pool import ToolPool
 
@@ -105,7 +106,8 @@ class StandardExecutor:
     `max_result_bytes` is an error. `tool_pool` None shares the processes of the event loop; `close` gives them up.
     `tool_allowlist` None allows every registered tool, an empty one none.
 
-    `approvals` holds back what a person has to allow (docs/approvals.md): its outcome is `waiting`.
+    `approvals` holds back what a person has to allow (docs/approvals.md): its outcome is `waiting`. `limits` are asked
+    last (docs/policy.md).
 
     When a manager's store is blocking, neighbouring decisions that need it are done together in one thread hop, and
     what they and the decisions of other agents do to tasks is one commit, if the agents wait at the same time. For the
@@ -139,6 +141,7 @@ class StandardExecutor:
         store_thread: StoreThread | None = None,
         capabilities: Callable[[], Collection[str]] | None = None,
         approvals: ApprovalGate | None = None,
+        limits: DecisionLimits | None = None,
     ) -> None:
         self.agent_id = agent_id
         self._network, self._tasks, self._pools = network, task_manager, pool_manager
@@ -158,7 +161,7 @@ class StandardExecutor:
         )
         self._store_thread = store_thread
         self._capabilities = capabilities
-        self._approvals = approvals
+        self._approvals, self._rates = approvals, limits
         moves = MoveHandlers(agent_id, bidding_protocols, negotiation_protocol, delegation_protocol)
         self._on_stores = (task_manager, pool_manager, self._ballots, moves)
         self._moves, self._custom = moves, custom_handlers
@@ -194,6 +197,8 @@ class StandardExecutor:
     async def execute(self, decisions: Iterable[Decision]) -> list[Outcome]:
         """Carry out `decisions` in order; one outcome for each. Raises only when it is cancelled."""
         outcomes: list[Outcome] = []
+        if self._rates is not None:
+            self._rates.begin_turn()
         for (waits, on_store, sends), group in groupby(decisions, key=self._carried_out_with):
             if waits:
                 outcomes += await self._hold([*group])
@@ -295,6 +300,14 @@ class StandardExecutor:
             return _failure(decision, error)
 
     def _refusal(self, decision: object) -> str | None:
+        refusal = self._not_allowed(decision)
+        if refusal is not None or self._rates is None or not isinstance(decision, Decision):
+            return refusal
+        if self._approvals is not None and self._approvals.allowed(decision):
+            return None  # counted when it was held back
+        return self._rates.refusal(decision, self._metrics)
+
+    def _not_allowed(self, decision: object) -> str | None:
         if not isinstance(decision, Decision):
             return f"{type(decision).__name__} is no Decision"
         if self._actions is None and self._limits is None:
