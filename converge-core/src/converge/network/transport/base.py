@@ -54,18 +54,9 @@ class Transport(ABC):
         """How many messages `receive` can give at once, as far as that is known; this default knows of none."""
         return 0
 
-    @property
-    def is_open(self) -> bool:
-        """Whether messages can come; this default does not know, and says yes. See `call_when_waiting`."""
-        return True
-
-    @property
-    def is_readable(self) -> bool:
-        """Whether `receive` returns or raises at once, as far as is known: something waits, or nothing can come."""
-        return self.waiting > 0 or not self.is_open
-
     def call_when_waiting(self, call: Callable[[], None] | None) -> bool:
-        """Call `call` in the event loop whenever a message has come and nobody waits in `receive`; None: no more.
+        """Call `call` in the event loop whenever `receive` has something to give, or to raise as the transport was
+        stopped, and nobody waits in it; None: no more.
 
         False, as in this default: the transport cannot do that, and somebody has to wait in `receive`. One that can
         saves each idle agent a task. `waiting` has to count then, and it may be called before the start and after the

@@ -122,11 +122,6 @@ class LocalTransport(Transport):
         """How many messages are in the mailbox."""
         return 0 if self._mailbox is None else len(self._mailbox)
 
-    @property
-    def is_open(self) -> bool:
-        """Whether it has started and not stopped."""
-        return self._mailbox is not None
-
     def call_when_waiting(self, call: Callable[[], None] | None) -> bool:
         """True, unless a subclass receives in a way of its own: for every message while nobody waits in `receive`."""
         own = type(self)
