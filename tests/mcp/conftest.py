@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
+import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,3 +41,13 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+async def eventually(holds: Callable[[], object | Awaitable[object]]) -> None:
+    """Wait until what `holds` returns, or what awaiting that gives, is true."""
+    async with asyncio.timeout(60):
+        while True:
+            value = holds()
+            if await value if inspect.isawaitable(value) else value:
+                return
+            await asyncio.sleep(0.01)

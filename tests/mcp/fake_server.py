@@ -53,7 +53,7 @@ def call(folder: Path, name: str, params: dict[str, Any]) -> dict[str, Any] | No
         case "huge":
             return text("x" * 3_000_000)
         case "garbage":
-            print("this is no message\n" * 3)
+            sys.stdout.write("this is no message\n" * 3)
             return text("after the garbage")
         case "spawn":
             child = subprocess.Popen(["sleep", "300"])
@@ -100,7 +100,7 @@ def answer(folder: Path, manner: str, message: dict[str, Any]) -> None:
 def main() -> None:
     folder, manner = Path(sys.argv[1]), sys.argv[2]
     note(folder, "starts", str(os.getpid()))
-    print("hello \x1b[31m from the server", file=sys.stderr, flush=True)
+    sys.stderr.write("hello \x1b[31m from the server\n")
     if manner == "floods":
         while True:
             sys.stdout.write("garbage " * 100 + "\n")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +18,11 @@ from converge.core.tools import Tool, ToolRegistry
 from converge.extensions.mcp import MCPServerUnavailable, MCPTool, MCPToolError, MCPTools, MCPToolsUnusable
 from converge.plugins import PluginOptionsError, default_manager
 from converge.runtime.executor import StandardExecutor
-from tests.mcp.conftest import Fake, fake_options, is_alive, pids
+from tests.mcp.conftest import Fake, eventually, fake_options, is_alive, pids
 
 
 def by_name(tools: list[MCPTool]) -> dict[str, MCPTool]:
     return {tool.name: tool for tool in tools}
-
-
-async def eventually(holds: Any) -> None:
-    async with asyncio.timeout(30):
-        while not holds():
-            await asyncio.sleep(0.01)
 
 
 async def test_every_tool_of_the_server_is_a_tool(fake: Fake) -> None:
@@ -55,7 +51,9 @@ async def test_a_name_that_the_server_does_not_have_is_an_error_that_says_what_i
         await fake(**{option: ["ecko"]}).__aenter__()
 
 
-async def test_names_that_no_tool_can_have_are_left_out_and_logged(fake: Fake, caplog: pytest.LogCaptureFixture) -> None:
+async def test_names_that_no_tool_can_have_are_left_out_and_logged(
+    fake: Fake, caplog: pytest.LogCaptureFixture
+) -> None:
     async with fake("odd names") as tools:
         assert "echo" in by_name(tools)
         assert all(tool.name.isprintable() and len(tool.name) < 100 for tool in tools)
@@ -155,9 +153,6 @@ async def test_a_server_that_dies_fails_the_call_and_is_started_for_the_next(fak
 
 async def test_a_server_that_is_killed_while_idle_is_started_for_the_next_call(fake: Fake, tmp_path: Path) -> None:
     async with fake() as tools:
-        import os
-        import signal
-
         os.kill(pids(tmp_path)[0], signal.SIGKILL)
         await eventually(lambda: not is_alive(pids(tmp_path)[0]))
         async with asyncio.timeout(30):
@@ -222,9 +217,7 @@ async def test_an_executor_gives_a_hanging_call_up_in_the_time_of_the_options(fa
 
 
 @pytest.mark.parametrize("manner", ["well", "ignores signals"])
-async def test_closing_leaves_neither_the_server_nor_what_it_started(
-    fake: Fake, tmp_path: Path, manner: str
-) -> None:
+async def test_closing_leaves_neither_the_server_nor_what_it_started(fake: Fake, tmp_path: Path, manner: str) -> None:
     async with fake(manner) as tools:
         child = int(str(await by_name(tools)["spawn"].run({})))
         assert is_alive(child)

@@ -85,7 +85,8 @@ def serve(
     except (ConvergeError, ValueError, FileNotFoundError) as error:
         raise _Misused(error) from error
     except OSError as error:
-        raise click.ClickException(str(error)) from error
+        said = error.strerror if error.filename is None and error.strerror else str(error)
+        raise click.ClickException(said) from error
 
 
 def _opened(text: str) -> Store:

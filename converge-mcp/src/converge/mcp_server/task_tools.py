@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from converge.core.errors import ConvergeError
 from converge.core.plain import pack
-from converge.core.plain_json import from_json, to_json
+from converge.core.plain_json import from_json
 from converge.core.task import Task
 from converge.core.tools import tool
 
@@ -205,5 +205,5 @@ def _plain_inputs(inputs: dict[str, Any]) -> dict[str, Any]:
 def _shown(task: Task) -> dict[str, Any]:
     shown: dict[str, Any] = {"task_id": task.id, "state": task.state.value}
     if task.state.is_final:
-        shown |= {"result": to_json(task.result)} if task.error is None else {"error": task.error}
+        shown |= {"result": task.result} if task.error is None else {"error": task.error}
     return shown
