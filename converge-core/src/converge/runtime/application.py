@@ -189,6 +189,7 @@ class Application:
             lifecycle=self._listeners,
             approvals=None if policy is None else shared.approvals,
             approval_policy=policy,
+            store=store,
         )
 
     def _agent(self, member: Member) -> Agent:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from converge.network.discovery import DiscoveryQuery
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from converge.coordination.ballot import BallotBox
     from converge.coordination.pool_manager import PoolManager
     from converge.coordination.task_manager import TaskManager
+    from converge.core.store import Store
     from converge.core.task import Task
-    from converge.network.discovery import AgentDescriptor, DiscoveryQuery
+    from converge.network.discovery import AgentDescriptor
     from converge.network.network import AgentNetwork
+    from converge.observability.metrics import MetricsCollector
     from converge.runtime.threads import StoreThread
 
 __all__ = ["AgentContext"]
@@ -27,7 +31,8 @@ class AgentContext:
 
     Managers on a store that blocks must not be called from the event loop: an async `decide` awaits
     `context.run(manager.method, …)`; one that is `blocking = True` calls them directly. A manager that the runtime was
-    not given is None.
+    not given is None, and so are `store`, where an agent keeps what is to survive a restart (under keys that end in its
+    id), and `metrics`.
     """
 
     def __init__(
@@ -37,13 +42,33 @@ class AgentContext:
         pools: PoolManager | None,
         ballots: BallotBox | None,
         store_thread: StoreThread,
+        *,
+        store: Store | None = None,
+        metrics: MetricsCollector | None = None,
+        call_again: Callable[[float], None] | None = None,
     ) -> None:
         self.network, self.tasks, self.pools, self.ballots = network, tasks, pools, ballots
         self._store_thread = store_thread
+        self._call_again = call_again
+        self.store, self.metrics = store, metrics
 
     async def run(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """What `call` returns, from the store thread."""
         return await self._store_thread.run(call, *args, **kwargs)
+
+    def call_again(self, after_sec: float) -> None:
+        """Have `decide` called in `after_sec` seconds, also if nothing is new then; the earliest of several counts.
+
+        For `decide` and the hooks: an agent that puts something off (until a budget allows it, until a service is
+        back) is woken by it.
+        """
+        if self._call_again is not None:
+            self._call_again(after_sec)
+
+    async def peers(self) -> list[AgentDescriptor]:
+        """The other agents that can be discovered now, in every process that shares the store."""
+        found = await self.discover(DiscoveryQuery())
+        return [descriptor for descriptor in found if descriptor.id != self.network.transport.agent_id]
 
     async def discover(self, query: DiscoveryQuery) -> list[AgentDescriptor]:
         """The agents that fit `query` now, in every process that shares the store."""

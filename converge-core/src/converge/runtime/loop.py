@@ -75,8 +75,10 @@ class AgentRuntime:
     Decisions that `approval_policy` asks a person about wait in `approvals`; one is no use without the other
     (docs/approvals.md). The listeners of `lifecycle` are told what happens (docs/hooks.md).
 
-    `health_check` and `ready_check` are asked besides. `executor_factory` is called with the arguments of
-    `StandardExecutor`, those of `executor_kwargs` included. For one event loop; an `async with` block starts and stops.
+    `store` is where the agent may keep what is to survive a restart, as `agent.context.store`; without it that is
+    `checkpoint_store`. `health_check` and `ready_check` are asked besides. `executor_factory` is called with the
+    arguments of `StandardExecutor`, those of `executor_kwargs` included. For one event loop; an `async with` block
+    starts and stops.
     """
 
     def __init__(
@@ -105,8 +107,10 @@ class AgentRuntime:
         lifecycle: Lifecycle | None = None,
         approvals: Approvals | None = None,
         approval_policy: ApprovalPolicy | None = None,
+        store: Store | None = None,
     ) -> None:
         self.agent, self.transport = agent, transport
+        self._store = checkpoint_store if store is None else store
         self._pools, self._tasks, self._metrics = pool_manager, task_manager, metrics_collector
         self._registry, self._replay_log = identity_registry, replay_log
         self._checkpoints, self._checkpoint_interval = checkpoint_store, checkpoint_interval_sec
@@ -258,7 +262,18 @@ class AgentRuntime:
         stack.push_async_callback(self._guarded, "stopping the transport", self.transport.stop)
         self.transport.bind_identity(agent.identity)
         await settled(self.transport.start)
-        agent.bind(AgentContext(self._network, self._tasks, self._pools, self._ballots, self._store_thread))
+        agent.bind(
+            AgentContext(
+                self._network,
+                self._tasks,
+                self._pools,
+                self._ballots,
+                self._store_thread,
+                store=self._store,
+                metrics=self._metrics,
+                call_again=self._turns.call_again,
+            )
+        )
         stack.callback(agent.bind, None)
         if self._tasks is not None:
             stack.callback(self._tasks.add_listener(self._scheduler.notify))

@@ -75,6 +75,7 @@ class Turns:
         self._failures = 0
         self._undone = 0  # calls of `decide` in a row after which a task decision failed
         self._again_at: float | None = None
+        self._wished_at: float | None = None
         self._agent.outcomes = ()
 
     @property
@@ -84,12 +85,20 @@ class Turns:
 
     def patience(self, most: float) -> float:
         """How many seconds to wait for work before the next turn, at most `most`."""
-        return most if self._again_at is None else min(most, max(self._again_at - time.monotonic(), 0.0))
+        moments = [at for at in (self._again_at, self._wished_at) if at is not None]
+        return min([most, *(max(at - time.monotonic(), 0.0) for at in moments)])
+
+    def call_again(self, after_sec: float) -> None:
+        """Call `decide` in so many seconds, also if nothing is new then; the earliest of several wishes counts."""
+        at = time.monotonic() + max(after_sec, 0.0)
+        self._wished_at = at if self._wished_at is None else min(at, self._wished_at)
 
     async def take(self) -> None:
         """One turn: look, decide if there is something new, and carry out what was decided."""
         if self._again_at is not None and time.monotonic() >= self._again_at:
             self._seen, self._again_at = None, None  # shown as if it were new
+        if self._wished_at is not None and time.monotonic() >= self._wished_at:
+            self._seen, self._wished_at = None, None
         agent, changed = self._agent, False
         messages: list[Message] = []
         answered = self._approvals is not None and await self._settle(self._approvals)
