@@ -24,6 +24,7 @@ FORBIDDEN = (
     "mistralai",
     "msgspec",
     "openai",
+    "opentelemetry",
     "pytest",
     "rich",
     "tomllib",

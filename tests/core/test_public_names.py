@@ -17,6 +17,7 @@ RE_EXPORTS = {
     "converge.coordination.task_manager": {"Claim"},  # what its `claim` returns
     "converge.core.wire": {"DEFAULT_FRAME_BYTES", "MAX_FRAME_BYTES"},  # the limits of the format belong to its names
     "converge.runtime.loop": {"Inbox"},  # the contract's place for it
+    "converge.runtime.executor": {"DEFAULT_TOOL_TIMEOUT_SEC", "Refused"},  # where they were first
 }
 """What a module offers besides its own, on purpose. Packages re-export what their modules make."""
 

@@ -50,6 +50,7 @@ DECISIONS: list[Decision] = [
     SendMessage(Message(payload={"a": [1]}).sign(ALICE)),
     SubmitBid("a", 2.5, "note"),
     SubmitTask(Task("t", {"do": 1}, {"x": 2}, constraints={"timeout_sec": 3}, topic=TOPIC, pool_id="p", priority=2)),
+    SubmitTask(Task("t", traceparent=f"00-{'a' * 32}-{'1' * 16}-01")),
     Vote("v", ["yes"]),
 ]
 

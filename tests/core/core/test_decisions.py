@@ -57,8 +57,10 @@ def test_there_are_these_decisions_and_no_others() -> None:
 
 @pytest.mark.parametrize("name", CONTRACT)
 def test_the_parameters_are_those_of_the_contract_in_its_order(name: str) -> None:
-    parameters = inspect.signature(getattr(decisions, name)).parameters
+    given = inspect.signature(getattr(decisions, name)).parameters
+    parameters = {key: one for key, one in given.items() if one.kind is not one.KEYWORD_ONLY}
     assert list(parameters) == list(CONTRACT[name])
+    assert all(one.default is not one.empty for key, one in given.items() if key not in parameters)
     for parameter, default in CONTRACT[name].items():
         if default is not REQUIRED:
             assert parameters[parameter].default is default

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -89,6 +90,32 @@ def test_a_log_has_a_bound(max_events: Any) -> None:
         ReplayLog(max_events)
 
 
+def test_large_messages_are_bounded_by_their_bytes_and_not_by_their_number_alone() -> None:
+    log = ReplayLog(1_000, max_bytes=100_000)
+    for number in range(200):
+        log.record_message(Message(id=f"m{number}", payload={"fill": "x" * 1_000 * (number % 5)}))
+    assert log.events[-1]["data"]["id"] == "m199"
+    assert 20 < len(log.events) < 60
+    assert len(log.events) + log.dropped == 200
+    log.record_message(Message(payload={"fill": "x" * 200_000}))
+    assert (log.events, log.dropped) == ([], 201)
+
+
+@pytest.mark.parametrize("max_bytes", [0, -1, 1.5, True, None])
+def test_the_bound_in_bytes_is_a_number(max_bytes: Any) -> None:
+    with pytest.raises(ValueError, match=r"max_bytes is .*at least 1"):
+        ReplayLog(max_bytes=max_bytes)
+
+
+def test_a_file_that_is_larger_than_the_log_keeps_the_newest(tmp_path: Path) -> None:
+    filled(100).export(tmp_path / "log")
+    small = ReplayLog(max_bytes=2_000)
+    small.load(tmp_path / "log")
+    assert 0 < len(small.events) < 100
+    assert ids(small)[-1] == "m99"
+    assert small.dropped == 100 - len(small.events)
+
+
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_what_was_exported_loads_back_equal(tmp_path: Path, count: int) -> None:
     log, loaded = filled(count, max_events=3), filled(2)
@@ -114,20 +141,31 @@ def test_an_export_replaces_the_file_whole_and_only_the_owner_can_read_it(tmp_pa
     assert [item.name for item in tmp_path.iterdir()] == ["log"]
 
 
-def test_an_export_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    class Unserializable(Message):
-        def to_dict(self) -> Any:
-            return {"value": object()}
+def test_an_export_that_fails_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
 
     path = tmp_path / "log"
     filled(1).export(path)
     before = path.read_bytes()
-    log = filled(2)
-    log.record_message(Unserializable())
-    with pytest.raises(TypeError):
-        log.export(path)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space left"):
+        filled(2).export(path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["log"]  # names, as the system gives them
+
+
+def test_what_cannot_be_written_is_not_recorded() -> None:
+    class Unserializable(Message):
+        def to_dict(self) -> Any:
+            return {"value": object()}
+
+    log = filled(2)
+    with pytest.raises(TypeError):
+        log.record_message(Unserializable())
+    assert ids(log) == ["m0", "m1"]
 
 
 def test_a_folder_that_is_not_there_is_an_os_error(tmp_path: Path) -> None:

@@ -6,13 +6,21 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from converge.observability.trace_context import SpanContext, parse_traceparent
 from converge.observability.tracing import (
+    MAX_LINKS,
     Span,
+    continuing,
     current_span,
+    end_span,
     get_current_trace_id,
     get_current_traceparent,
+    is_tracing,
     register_span_exporter,
+    start_span,
     trace,
     unregister_span_exporter,
 )
@@ -100,6 +108,7 @@ def test_a_trace_goes_on_from_the_header_of_a_message() -> None:
         f"ff-{'1' * 32}-{'1' * 16}-01",
         f"00-{'A' * 32}-{'1' * 16}-01",
         f"00-{'1' * 32}-{'1' * 16}-01\n",
+        f"00-{'1' * 32}-{'1' * 16}-01-more",
     ],
 )
 def test_a_malformed_header_begins_a_trace(header: str) -> None:
@@ -232,3 +241,92 @@ def test_registering_twice_exports_once_and_unregistering_ends_it(exporter: Coll
 def test_what_cannot_export_is_refused() -> None:
     with pytest.raises(TypeError, match="export"):
         register_span_exporter(object())  # type: ignore[arg-type]  # what is refused is the point
+
+
+def test_whether_anybody_takes_spans_can_be_asked(exporter: Collecting) -> None:
+    assert is_tracing()
+    unregister_span_exporter(exporter)
+    assert not is_tracing()
+
+
+def test_a_header_that_is_well_formed_names_a_span_and_whether_it_is_sampled() -> None:
+    for flags, sampled in (("01", True), ("00", False), ("03", True), ("02", False), ("ff", True)):
+        found = parse_traceparent(f"00-{'1' * 32}-{'2' * 16}-{flags}")
+        assert found == SpanContext("1" * 32, "2" * 16, sampled)
+        assert found.traceparent == f"00-{'1' * 32}-{'2' * 16}-{'01' if sampled else '00'}"
+
+
+def test_what_is_not_sampled_is_exported_nowhere_nor_are_its_children(exporter: Collecting) -> None:
+    with trace("outer", parent=f"00-{'1' * 32}-{'2' * 16}-00"), trace("inner"):
+        assert get_current_traceparent() is not None
+        assert str(get_current_traceparent()).endswith("-00")
+    assert exporter.spans == []
+
+
+def test_a_span_without_a_block_is_not_the_one_that_is_open(exporter: Collecting) -> None:
+    with trace("outer") as outer:
+        span = start_span("alone", {"a": 1}, kind="client", links=[outer.context] * (MAX_LINKS + 1))
+        assert current_span() is outer
+    end_span(span, "it broke", end_ns=0)
+    assert exporter.spans == [outer, span]
+    assert (span.parent_id, span.kind, span.attributes, span.error) == (outer.span_id, "client", {"a": 1}, "it broke")
+    assert (span.end_ns, len(span.links)) == (span.start_ns, MAX_LINKS)  # it cannot end before it begins
+
+
+def test_a_block_may_belong_to_a_span_that_does_not_end_with_it(exporter: Collecting) -> None:
+    span = start_span("long")
+    with continuing(span), trace("inner") as inner:
+        assert inner.parent_id == span.span_id
+    assert (current_span(), exporter.spans) == (None, [inner])
+
+
+def test_a_trace_goes_through_a_block_without_a_span_of_its_own() -> None:
+    header = f"00-{'1' * 32}-{'2' * 16}-00"
+    with continuing(header):
+        assert (get_current_traceparent(), get_current_trace_id(), current_span()) == (header, "1" * 32, None)
+        with trace("inner") as inner:
+            assert (inner.parent_id, inner.sampled) == ("2" * 16, False)
+    with trace("outer") as outer, continuing("junk"):
+        assert current_span() is outer
+
+
+def test_a_trace_is_recorded_if_one_exporter_wants_it() -> None:
+    class Choosing(Collecting):
+        def __init__(self, wanted: bool | None) -> None:
+            super().__init__()
+            self.wanted = wanted
+
+        def samples(self, span: Span) -> bool:
+            if self.wanted is None:
+                raise OSError("undecided")
+            return self.wanted
+
+    def recorded(*exporters: Choosing) -> int:
+        for one in exporters:
+            register_span_exporter(one)
+        with trace("root"), trace("inner"):
+            pass
+        for one in exporters:
+            unregister_span_exporter(one)
+        return len(exporters[0].spans)
+
+    assert recorded(Choosing(False)) == 0
+    assert recorded(Choosing(True)) == 2
+    assert recorded(Choosing(False), Choosing(True)) == 2
+    assert recorded(Choosing(None)) == 2
+
+
+HEX = "0123456789abcdefABCDEF-g\n "
+
+
+@given(
+    st.text()
+    | st.text(HEX, min_size=50, max_size=60)
+    | st.from_regex(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+)
+def test_whatever_a_peer_sends_as_a_header_names_a_span_or_nothing(header: str) -> None:
+    found = parse_traceparent(header)
+    if found is not None:
+        assert (found.trace_id, found.span_id) == (header[3:35], header[36:52])
+        assert found.trace_id.strip("0")
+        assert parse_traceparent(found.traceparent) == found

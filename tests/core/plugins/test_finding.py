@@ -96,6 +96,7 @@ def test_the_groups_are_those_of_the_contract() -> None:
         "command": "converge.commands",
         "agent": "converge.agents",
         "hooks": "converge.hooks",
+        "handlers": "converge.handlers",
     }
 
 

@@ -13,6 +13,7 @@ from converge.core.identity import Identity
 from converge.core.message import Message
 from converge.network.transport.local import LocalTransport, LocalTransportRegistry
 from converge.observability.metrics import MetricsCollector
+from converge.runtime import retries
 from converge.runtime.loop import AgentRuntime
 
 if TYPE_CHECKING:
@@ -133,3 +134,15 @@ async def world() -> AsyncIterator[World]:
     made = World()
     yield made
     await made.close()
+
+
+@pytest.fixture
+def no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message that failed alone is not shown again in this test."""
+    monkeypatch.setattr(retries, "_FIRST_PAUSE_SEC", 1e9)
+
+
+@pytest.fixture
+def retries_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message that failed alone is shown again without a pause."""
+    monkeypatch.setattr(retries, "_FIRST_PAUSE_SEC", 0.0)

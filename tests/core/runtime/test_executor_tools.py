@@ -167,7 +167,7 @@ async def test_many_hung_plain_tools_do_not_keep_the_next_one_from_running() -> 
     registry = ToolRegistry()
     registry.register(Made(lambda params: released.wait(30)))
     registry.register(add)
-    carrier = StandardExecutor("me", tool_registry=registry, tool_timeout_sec=0.02)
+    carrier = StandardExecutor("me", tool_registry=registry, tool_timeout_sec=0.2)
     outcomes = await carrier.execute([*[InvokeTool("made")] * 12, InvokeTool("add", {"a": 1, "b": 2})])
     assert [outcome.status for outcome in outcomes] == ["failed"] * 12 + ["done"]
     released.set()

@@ -115,16 +115,6 @@ async def test_messages_are_acknowledged_when_they_are_dealt_with_and_not_before
     await until(lambda: transport.acknowledged == [1])
 
 
-async def test_a_message_that_fails_alone_is_acknowledged_too_or_it_would_come_for_ever(world: World) -> None:
-    agent, peer = Scripted([], ValueError("poison"), []), await world.peer()
-    transport = Noting(agent.id, world.registry)
-    await world.started(agent, transport)
-    await agent.called(1)
-    await peer.tell(agent.id, "poison")
-    await until(lambda: transport.acknowledged == ["poison"])
-    assert world.counted("converge_messages_failed_total") == 1
-
-
 async def test_an_acknowledgement_that_fails_is_counted_and_the_agent_goes_on(world: World) -> None:
     agent, peer = Scripted(), await world.peer()
     transport = Noting(agent.id, world.registry)

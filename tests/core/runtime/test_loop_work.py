@@ -198,6 +198,7 @@ async def test_a_blocking_agent_with_an_async_decide_runs_on_the_event_loop(worl
 # -- what goes wrong in it
 
 
+@pytest.mark.usefixtures("no_retries")
 @pytest.mark.parametrize(
     "answer",
     [ValueError("no"), SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), 5, None, "ClaimTask", b"x",
@@ -217,6 +218,7 @@ async def test_the_loop_survives_what_decide_raises_or_answers(world: World, ans
     assert world.counted("converge_messages_failed_total") == 1
 
 
+@pytest.mark.usefixtures("no_retries")
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), asyncio.CancelledError()])
 @pytest.mark.parametrize("blocking", [False, True])
 async def test_the_loop_survives_a_plain_decide_and_an_on_tick_that_raise(
@@ -248,6 +250,7 @@ async def test_the_loop_survives_a_plain_decide_and_an_on_tick_that_raise(
     assert world.counted("converge_decide_failures_total") == 2
 
 
+@pytest.mark.usefixtures("no_retries")
 async def test_one_poisonous_message_costs_itself_and_none_of_its_batch(world: World) -> None:
     def picky(messages: list[Message], tasks: list[Task]) -> list[Any]:
         if any(message.payload["n"] == 3 for message in messages):
@@ -270,7 +273,7 @@ async def test_one_poisonous_message_costs_itself_and_none_of_its_batch(world: W
     assert world.counted("converge_messages_failed_total") == 1
 
 
-@pytest.mark.usefixtures("no_backoff")
+@pytest.mark.usefixtures("no_backoff", "no_retries")
 async def test_five_failures_in_a_row_are_an_error_and_one_success_mends_it(world: World) -> None:
     agent, peer = Scripted([], *[ValueError("again")] * 5), await world.peer()
     runtime = await world.started(agent)
@@ -295,6 +298,7 @@ async def test_a_first_decide_that_fails_is_repeated_until_it_works(world: World
     assert agent.shown[4][2][0].value == 2
 
 
+@pytest.mark.usefixtures("no_retries")
 async def test_tool_results_survive_a_failure_that_a_message_caused(world: World) -> None:
     release = asyncio.Event()
 
@@ -324,6 +328,7 @@ async def test_a_tool_result_that_decide_fails_on_is_not_shown_for_ever(world: W
     assert [len(outcomes) for _, _, outcomes in agent.shown] == [0, 1, 0]
 
 
+@pytest.mark.usefixtures("no_retries")
 async def test_what_the_agent_does_to_its_list_of_messages_does_not_hide_a_failure(world: World) -> None:
     def clear(messages: list[Message], tasks: list[Task]) -> ValueError:
         messages.clear()

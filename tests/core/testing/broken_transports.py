@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -114,7 +115,7 @@ class LosesHeaders(LocalTransport):
 class NewestFirst(LocalTransport):
     async def receive(self, timeout: float | None = None) -> Message:
         items = self._own_mailbox()._items
-        if len(items) > 1:
+        if items is not None and len(items) > 1:
             return items.pop().message()
         return await super().receive(timeout)
 
@@ -150,7 +151,7 @@ class AllGetTheSame(LocalTransport):
         mailbox = self._own_mailbox()
         while not mailbox._items:
             waiter = asyncio.get_running_loop().create_future()
-            mailbox._waiters.append(waiter)
+            mailbox._waiters = deque([*(mailbox._waiters or ()), waiter])
             await waiter
         message = mailbox._items[0].message()
         await asyncio.sleep(0)
@@ -189,7 +190,7 @@ class SubscribesWhenStartedOnly(LocalTransport):
 class LeavesWhoWaits(LocalTransport):
     async def stop(self) -> None:
         if self._mailbox is not None:
-            self._mailbox._waiters.clear()
+            self._mailbox._waiters = None
         await super().stop()
 
 
@@ -524,7 +525,7 @@ class EndsWithItsFirstUser(StoreTransport):
     async def stop(self) -> None:
         letters = self._letters
         if letters is not None:
-            letters._waiters.clear()
+            letters._waiters = None
         await super().stop()
 
 

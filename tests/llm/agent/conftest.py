@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -52,6 +52,9 @@ class Model:
         if isinstance(answer, BaseException):
             raise answer
         return Reply(answer, usage=Usage(100, 10), model="test-1-0") if isinstance(answer, str) else answer
+
+    async def stream(self, messages: Sequence[ChatMessage], **options: Any) -> AsyncIterator[str | Reply]:
+        yield await self.complete(messages, **options)
 
     @property
     def calls(self) -> int:

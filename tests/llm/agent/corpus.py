@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 JOIN = {"type": "JoinPool", "pool_id": "p"}
+WRONG_WHOLES: list[Any] = [[None], [1, 2], ["JoinPool"], [[JOIN]], [[]], {"decisions": [JOIN]}]
 WHOLE = json.dumps([{"type": "ReportTask", "task_id": "t", "result": {"a": ["]", '"', "\\", {"b": 1}]}}])
 
 
@@ -62,7 +63,7 @@ def wrong_types() -> list[Any]:
     replies += [json.dumps([{"type": "InvokeTool", "tool_name": value}]) for value in bad]
     replies += [json.dumps([{"type": "ReportTask", "task_id": value, "result": 1}]) for value in bad]
     replies += [json.dumps([{"type": "ReportTask", "task_id": "t"}])]
-    replies += [json.dumps(value) for value in ([None], [1, 2], ["JoinPool"], [[JOIN]], [[]], {"decisions": [JOIN]})]
+    replies += [json.dumps(value) for value in WRONG_WHOLES]
     replies += [
         json.dumps([{"type": "SubmitTask", "task": {"constraints": {name: value}}}])
         for name, value in [("cpu", -1), ("memory_mb", -1), ("timeout_sec", 0), ("nice", 1), ("cpu", "1")]

@@ -13,7 +13,7 @@ from converge.coordination.task_manager import TaskManager
 from converge.core.identity import Identity
 from converge.core.message import Message
 from converge.core.task import Task, TaskState
-from converge.core.tools import ToolRegistry, tool
+from converge.core.tools import tool
 from converge.extensions.llm.agent import LLMAgent
 from converge.extensions.llm.budget import Budget
 from converge.extensions.llm.chat import ChatMessage, Reply, ToolCall, Usage
@@ -73,14 +73,11 @@ async def ended(tasks: TaskManager, task_id: str) -> Task:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 async def test_it_claims_calls_a_tool_sees_the_result_and_reports(script: str) -> None:
-    model, tasks, registry, metrics = SCRIPTS[script](), TaskManager(), ToolRegistry(), MetricsCollector()
-    registry.register(multiply)
+    model, tasks, metrics = SCRIPTS[script](), TaskManager(), MetricsCollector()
     agent = LLMAgent(Identity.generate(), model, tools=[multiply])
     tasks.submit(Task(id="t", objective="What is 6 times 7?"))
     transport = LocalTransport(agent.id, LocalTransportRegistry())
-    async with AgentRuntime(
-        agent, transport, task_manager=tasks, tool_registry=registry, metrics_collector=metrics, store=MemoryStore()
-    ):
+    async with AgentRuntime(agent, transport, task_manager=tasks, metrics_collector=metrics, store=MemoryStore()):
         task = await ended(tasks, "t")
     assert (task.state, task.result) == (TaskState.COMPLETED, 42)
     assert len(model.shown) == 3, "no call was made for nothing"

@@ -52,7 +52,7 @@ def outside(decision: Decision, agent: Agent, known: set[str]) -> str | None:
     """Why `decision` is outside of what a model may decide by default."""
     if not isinstance(decision, ALLOWED):
         return f"a {type(decision).__name__}"
-    if any(len(getattr(decision, name, "")) > 256 for name in IDS):
+    if any(len(getattr(decision, name, None) or "") > 256 for name in IDS):
         return "an id too long"
     if isinstance(decision, InvokeTool) and decision.tool_name != "look_up":
         return "a tool that is not there"

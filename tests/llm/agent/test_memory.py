@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from converge.core.decisions import Decision
 from converge.core.identity import Identity
 from converge.core.message import Message
 from converge.core.store import Store
+from converge.core.task import Task
 from converge.extensions.llm.agent import LLMAgent
 from converge.extensions.llm.budget import Budget
 from converge.extensions.llm.chat import ChatMessage, Reply, ToolCall, Usage
@@ -109,6 +111,22 @@ def test_a_conversation_whose_results_answer_nothing_is_refused() -> None:
         Conversation().restore(data)
 
 
+class Stored:
+    """Counts how often an agent has decided, and kept what was said."""
+
+    def __init__(self, agent: LLMAgent) -> None:
+        self.stored, self.changed = 0, asyncio.Event()
+        decide = agent.decide
+
+        async def counted(messages: list[Message], tasks: list[Task]) -> Sequence[Decision]:
+            decisions = await decide(messages, tasks)
+            self.stored += bool(messages)
+            self.changed.set()
+            return decisions
+
+        agent.decide = counted  # type: ignore[method-assign]  # to see when it is over
+
+
 @asynccontextmanager
 async def running(agent: LLMAgent, store: Store) -> AsyncIterator[Any]:
     registry = LocalTransportRegistry()
@@ -117,12 +135,15 @@ async def running(agent: LLMAgent, store: Store) -> AsyncIterator[Any]:
     sender = LocalTransport(author.fingerprint, registry)
     await sender.start()
 
+    counter = Stored(agent)
+
     async def send(text: str) -> None:
-        asked = agent.counts.values["requests"]
+        before = counter.stored
         await sender.send(Message(sender=author.fingerprint, recipient=agent.id, payload={"text": text}).sign(author))
         async with asyncio.timeout(PATIENCE_SEC):
-            while agent.counts.values["requests"] == asked or agent.state.value == "busy":
-                await asyncio.sleep(0.005)
+            while counter.stored == before:
+                counter.changed.clear()
+                await counter.changed.wait()
 
     try:
         async with AgentRuntime(agent, transport, store=store):

@@ -40,6 +40,7 @@ class ClaimBook:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._claims: dict[str, dict[str, Claim]] = {}
+        self._held: dict[str, dict[str, Claim]] = {}  # by agent and task, those not known to be lost
 
     def get(self, agent_id: str, task_id: str) -> Claim | None:
         """The latest claim of the agent on the task."""
@@ -55,22 +56,45 @@ class ClaimBook:
             known = of_task.get(claim.agent_id)
             if known is None or (known.attempt, known.expires_at) < (claim.attempt, claim.expires_at):
                 of_task[claim.agent_id] = claim
+                self._held.setdefault(claim.agent_id, {})[claim.task_id] = claim
         return claim
+
+    def of_agent(self, agent_id: str) -> list[Claim]:
+        """The claims that the agent made here and that, as far as is known here, it still holds; the oldest first."""
+        with self._lock:
+            return [*self._held.get(agent_id, {}).values()]
+
+    def see(self, record: TaskRecord) -> None:
+        """Take note of a record that was stored or read."""
+        with self._lock:
+            of_task = self._claims.get(record.id)
+            if of_task is None:
+                return
+            for claim in of_task.values():
+                if not record.is_open or (record.attempt >= claim.attempt and not _is_of(record, claim)):
+                    self._let_go(claim)
+            if not record.is_open:
+                del self._claims[record.id]
+
+    def _let_go(self, claim: Claim) -> None:
+        held = self._held.get(claim.agent_id, {})
+        held.pop(claim.task_id, None)
+        if not held:
+            self._held.pop(claim.agent_id, None)
 
     def holds(self, record: TaskRecord) -> bool:
         """Whether the claim in an ASSIGNED record was made here."""
         claim = self.get(record.assigned_to or "", record.id)
         return claim is not None and claim.attempt == record.attempt
 
-    def forget(self, task_id: str) -> None:
-        """Drop the claims on a task that has ended."""
-        with self._lock:
-            self._claims.pop(task_id, None)
-
     def task_ids(self) -> list[str]:
         """The ids of the tasks that there are claims on."""
         with self._lock:
             return [*self._claims]
+
+
+def _is_of(record: TaskRecord, claim: Claim) -> bool:
+    return record.is_assigned and (record.assigned_to, record.attempt) == (claim.agent_id, claim.attempt)
 
 
 def next_for_claim(record: TaskRecord, agent_id: str, wanted: Filter, now: float) -> TaskRecord | None:

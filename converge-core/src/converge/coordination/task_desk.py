@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 from converge.coordination.task_index import Filter
 from converge.coordination.task_moves import ClaimMove, Move, MoveResult, ReportMove, SubmitMove
+from converge.observability.tracing import get_current_traceparent
 
 if TYPE_CHECKING:
     from converge.coordination.claims import Claim
@@ -58,7 +59,7 @@ class TaskDesk:
 
     async def submit(self, task: Task) -> str:
         """Store `task`; its id. See `TaskManager.submit`."""
-        return cast("str", await self._one(SubmitMove(task)))
+        return cast("str", await self._one(SubmitMove(task, get_current_traceparent())))
 
     async def claim(
         self,

@@ -265,6 +265,10 @@ class TaskIndex:
         """The tasks an agent holds, the oldest claim first."""
         return sorted(self._by_agent.get(agent_id, {}).values(), key=lambda held: held.record.claimed_at or 0.0)
 
+    def holders(self) -> set[str]:
+        """The agents that hold a task."""
+        return {agent_id for agent_id, held in self._by_agent.items() if held}
+
     def due(self, now: float, monotonic: float) -> list[str]:
         """Ids of leases that have run out and of tasks past their deadline."""
         leases = [task_id for task_id, held in self._assigned.items() if held.seconds_left(now, monotonic) <= 0]

@@ -21,6 +21,7 @@ from converge.coordination.task_waiting import wait_for_end, wait_for_end_async
 from converge.core.clock import Clock, SystemClock
 from converge.core.task import Task, TaskState
 from converge.extensions.storage.memory import MemoryStore
+from converge.observability.tracing import get_current_traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -69,8 +70,10 @@ class TaskManager:
         Raises `TaskConflict` when it exists with other fields, `ValueError` for fields that make no sense and
         `TypeError` for what is not plain data, each before anything is stored. Only when somebody else takes one of
         the ids at the same instant, or a store without commits fails half-way, may other tasks have been stored.
+
+        A task that has no `traceparent` gets that of the span which is open here (`converge.observability.tracing`).
         """
-        return self._steps.submit(list(tasks))
+        return self._steps.submit(list(tasks), get_current_traceparent())
 
     def get_task(self, task_id: str) -> Task | None:
         """The task as the store holds it now, or None when there is none of this id."""
@@ -104,6 +107,13 @@ class TaskManager:
     def list_held_tasks(self, agent_id: str) -> list[Task]:
         """The tasks ASSIGNED to an agent, the oldest claim first."""
         return [held.record.to_task() for held in self._held(agent_id)]
+
+    def claims_of(self, agent_id: str) -> list[Claim]:
+        """The claims of an agent that were made through this manager and that it still holds, the oldest first.
+
+        As far as this manager has seen: it does not look at the store, so it never waits.
+        """
+        return self._steps.claims.of_agent(agent_id)
 
     def open_among(self, task_ids: Collection[str]) -> set[str]:
         """Those of `task_ids` that have not ended."""
@@ -238,6 +248,11 @@ class TaskManager:
                 pause = ttl / 3
             pauses.append(pause)
         return min(pauses, default=None)
+
+    def holders(self) -> Collection[str]:
+        """The ids of the agents that hold a task, whoever gave it to them."""
+        with self._steps.view.synced() as index:
+            return index.holders()
 
     def release_claims(self, agent_id: str) -> list[str]:
         """Give back, PENDING, what this manager holds for the agent; the ids. An agent that stops does this."""

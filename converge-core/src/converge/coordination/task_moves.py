@@ -27,9 +27,10 @@ MoveResult: TypeAlias = "str | Claim | Literal[False] | Exception | None"
 
 
 class SubmitMove(NamedTuple):
-    """`TaskManager.submit(task)`."""
+    """`TaskManager.submit(task)`; `traceparent` is the trace that a task which names none is submitted in."""
 
     task: Task
+    traceparent: str | None = None
 
     @property
     def task_id(self) -> str:
@@ -39,14 +40,14 @@ class SubmitMove(NamedTuple):
     def _prepare(self, _steps: TaskSteps, now: float) -> _Entry | None:
         if self.task.state is not TaskState.PENDING or self.task.depends_on:
             return None
-        return TaskRecord.of(self.task, now), 0
+        return TaskRecord.of(self.task, now, self.traceparent), 0
 
     def _settle(self, steps: TaskSteps, record: TaskRecord, version: int) -> MoveResult:
         steps.mirror.accept(self.task, record, version)
         return record.id
 
     def _alone(self, steps: TaskSteps) -> MoveResult:
-        return steps.submit([self.task])[0]
+        return steps.submit([self.task], self.traceparent)[0]
 
 
 class ClaimMove(NamedTuple):

@@ -43,7 +43,7 @@ _IMMUTABLE = (
 _STATES = frozenset(state.value for state in TaskState if state is not TaskState.RUNNING)
 _SHAPE: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("id", "evaluator", "state"), (str,)),
-    **dict.fromkeys(("pool_id", "assigned_to", "error", "idempotency_key"), (str, NoneType)),
+    **dict.fromkeys(("pool_id", "assigned_to", "error", "idempotency_key", "traceparent"), (str, NoneType)),
     **dict.fromkeys(("inputs", "constraints"), (dict,)),
     **dict.fromkeys(("outputs", "topic"), (dict, NoneType)),
     **dict.fromkeys(("required_capabilities", "depends_on", "history"), (list,)),
@@ -53,7 +53,7 @@ _SHAPE: dict[str, tuple[type, ...]] = {
 }
 
 
-_GIVEN = ("id", *_IMMUTABLE)
+_GIVEN = ("id", *_IMMUTABLE, "traceparent")
 _seen_shapes: set[tuple[object, ...]] = set()  # names and types of the fields of records that were right
 _MAX_SHAPES = 1_000
 
@@ -85,6 +85,7 @@ class TaskRecord:
     submitted_at: float
     depends_on: list[str] = field(factory=list)
     idempotency_key: str | None = None
+    traceparent: str | None = None
     state: str = _PENDING
     assigned_to: str | None = None
     attempt: int = 0
@@ -98,8 +99,8 @@ class TaskRecord:
     history: list[Plain] = field(factory=list)
 
     @classmethod
-    def of(cls, task: Task, now: float) -> TaskRecord:
-        """The first record of `task`, sharing nothing with it.
+    def of(cls, task: Task, now: float, traceparent: str | None = None) -> TaskRecord:
+        """The first record of `task`, sharing nothing with it; of the trace `traceparent` unless it names one itself.
 
         `TypeError` for what is not plain data, `ValueError` for a field or a constraint that makes no sense.
         """
@@ -114,6 +115,8 @@ class TaskRecord:
         record.__dict__.update(_UNTOUCHED)
         record.__dict__.update(unpack_own(pack(given)))
         record.__dict__.update(submitted_at=now, history=[[now, "submitted", None, 0, None]])
+        if traceparent is not None and task.traceparent is None:
+            record.__dict__["traceparent"] = traceparent
         try:
             record._check()
         except ValueError as error:
@@ -141,17 +144,18 @@ class TaskRecord:
         return dict(self.__dict__)
 
     def same_task_as(self, other: TaskRecord) -> bool:
-        """Whether the fields that never change are the same."""
+        """Whether the fields that make the task what it is are the same."""
         return all(same(getattr(self, name), getattr(other, name)) for name in _IMMUTABLE)
 
     def mirror_into(self, task: Task) -> None:
-        """Write what changes over a task's life into `task`."""
+        """Write what changes over a task's life into `task`, and the trace it was first submitted in."""
         _set(task, "state", _STATE_NAMED[self.state])
         _set(task, "assigned_to", self.assigned_to)
         _set(task, "result", copied(self.result))
         _set(task, "claimed_at", self.claimed_at)
         _set(task, "attempt", self.attempt)
         _set(task, "error", self.error)
+        _set(task, "traceparent", self.traceparent)
 
     def to_task(self) -> Task:
         """A new Task object of this record, the caller's own."""
@@ -174,12 +178,13 @@ class TaskRecord:
             error=self.error,
             depends_on=[*self.depends_on],
             idempotency_key=self.idempotency_key,
+            traceparent=self.traceparent,
         )
 
     def to_first_task(self, task_id: str) -> Task:
         """A new task that asks for the same under another id, with nothing of what has become of this one."""
         never = {"assigned_to": None, "attempt": 0, "claimed_at": None, "result": None, "error": None}
-        return self._with(id=task_id, state=_PENDING, idempotency_key=None, **never).to_task()
+        return self._with(id=task_id, state=_PENDING, idempotency_key=None, traceparent=None, **never).to_task()
 
     # -- what holds now
 

@@ -97,12 +97,12 @@ class TaskSteps:
 
     # -- submitting
 
-    def submit(self, tasks: Sequence[Task]) -> list[str]:
-        """See `TaskManager.submit_many`."""
+    def submit(self, tasks: Sequence[Task], traceparent: str | None = None) -> list[str]:
+        """See `TaskManager.submit_many`; `traceparent` is the trace of those that name none."""
         now = self.clock.time()
         records: dict[str, TaskRecord] = {}
         for task in tasks:
-            record = TaskRecord.of(task, now)
+            record = TaskRecord.of(task, now, traceparent)
             if (known := records.setdefault(task.id, record)) is not record:
                 check_same(known, record)
         with self.mirror.submitting(tasks):
@@ -283,8 +283,7 @@ class TaskSteps:
     def note_stored(self, record: TaskRecord, version: int) -> None:
         """Let memory follow what the store has accepted."""
         self.mirror.update(record, version)
-        if not record.is_open:
-            self.claims.forget(record.id)
+        self.claims.see(record)
 
 
 def check_same(known: TaskRecord, record: TaskRecord) -> None:

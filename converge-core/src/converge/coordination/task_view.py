@@ -119,5 +119,4 @@ class TaskView:
 
     def _spread(self, record: TaskRecord, version: int) -> None:
         self._mirror.update(record, version)
-        if not record.is_open:
-            self._claims.forget(record.id)
+        self._claims.see(record)

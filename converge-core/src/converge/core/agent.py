@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from converge.core.identity import Identity
     from converge.core.message import Message
     from converge.core.task import Task
+    from converge.core.tools import Tool
     from converge.core.topic import Topic
     from converge.runtime.context import AgentContext
 
@@ -59,6 +60,8 @@ class Agent:
     """
 
     blocking: bool = False
+    tools: Sequence[Tool] = ()
+    """Tools of its own, which it may call besides those of its runtime; read when it starts, after `on_start`."""
 
     def __init__(self, identity: Identity) -> None:
         self.identity = identity

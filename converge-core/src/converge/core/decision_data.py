@@ -39,6 +39,7 @@ _TASK_FIELDS = (
     "priority",
     "depends_on",
     "idempotency_key",
+    "traceparent",
 )
 
 

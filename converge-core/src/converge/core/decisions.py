@@ -142,7 +142,11 @@ class RevokeDelegation(Decision):
 
 @frozen
 class InvokeTool(Decision):
-    """Call a tool; what it returns is in `agent.outcomes` at the next `decide`."""
+    """Call a tool; what it returns is in `agent.outcomes` at the next `decide`.
+
+    `task_id` is the task of mine that the call is for; None is the one I hold, if that is one and only one.
+    """
 
     tool_name: str
     params: dict[str, Plain] = field(factory=dict)
+    task_id: str | None = field(default=None, kw_only=True)

@@ -11,6 +11,8 @@ __all__ = [
     "SigningError",
     "StoreCorruption",
     "StoreError",
+    "ToolFailed",
+    "ToolNotImportable",
     "ToolParameterError",
     "VersionConflict",
 ]
@@ -38,6 +40,14 @@ class MessageDecodeError(ConvergeError, ValueError):
 
 class ToolParameterError(ConvergeError, ValueError):
     """The parameters given to a tool do not fit its schema; the text says where."""
+
+
+class ToolNotImportable(ConvergeError, ValueError):
+    """A tool that is to run in a process of its own cannot be found there by an import name."""
+
+
+class ToolFailed(ConvergeError, RuntimeError):
+    """What a tool raised in another process, as its type and text; or how that process ended."""
 
 
 class StoreError(ConvergeError):

@@ -64,7 +64,7 @@ class Task:
     claim this one; when one of them ends otherwise, this one is FAILED. `idempotency_key`: tasks with the same key have
     the same id, so that submitting one again, in whatever process, finds the first. `claimed_at` is in Unix seconds.
     `attempt` counts the claims so far and is the fencing epoch of the present one; `error` says why it FAILED or was
-    CANCELLED.
+    CANCELLED. `traceparent` is the trace in which it was submitted (W3C Trace Context); it makes no other task of it.
 
     Raises `ValueError` for an id beside an `idempotency_key` that gives another.
     """
@@ -87,6 +87,7 @@ class Task:
     error: str | None = field(default=None, kw_only=True)
     depends_on: list[str] = field(factory=list, kw_only=True)
     idempotency_key: str | None = field(default=None, kw_only=True)
+    traceparent: str | None = field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         given: str | None = cast("str | None", self.id)

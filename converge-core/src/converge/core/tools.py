@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    overload,
+    runtime_checkable,
+)
 
 from converge.core.tool_schema import Documentation, ToolSchema, check_signature, documentation_of, schema_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["FunctionTool", "Tool", "ToolRegistry", "tool"]
+__all__ = ["ISOLATIONS", "FunctionTool", "Isolation", "Tool", "ToolRegistry", "tool"]
+
+Isolation: TypeAlias = Literal["auto", "inline", "thread", "process"]
+"""Where a tool runs: on the event loop, in a thread of its own, in a process that can be killed, or as fits it best."""
+
+ISOLATIONS: Final[tuple[Isolation, ...]] = ("auto", "inline", "thread", "process")
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -23,7 +41,9 @@ class Tool(Protocol):
 
     `name` must not change. `run` is called with the parameters of an `InvokeTool` decision; treat them as untrusted.
     It may be a coroutine function, which runs on the event loop; a plain one runs in a thread or, so that it can be
-    killed, in a process. What it returns goes to the agent, what it raises too, as the text of the error.
+    killed, in a process. An attribute `isolation` (`"auto"`, `"inline"`, `"thread"` or `"process"`) says so for one
+    tool, and `timeout_sec` how long it may take. What it returns goes to the agent, what it raises too, as the text of
+    the error. `converge.core.tool_call.current_call` tells it about its call.
     """
 
     @property
@@ -91,9 +111,17 @@ class FunctionTool(Generic[P, R_co]):
     import name, as functions are.
     """
 
-    def __init__(self, function: Callable[P, R_co], name: str, description: str | None) -> None:
+    def __init__(
+        self,
+        function: Callable[P, R_co],
+        name: str,
+        description: str | None,
+        isolation: Isolation = "auto",
+        timeout_sec: float | None = None,
+    ) -> None:
         functools.update_wrapper(self, function)
         self.name = name
+        self.isolation, self.timeout_sec = isolation, timeout_sec
         self._function = function
         self._description = description
 
@@ -147,29 +175,65 @@ def tool(function: Callable[P, R_co], /) -> FunctionTool[P, R_co]: ...
 
 @overload
 def tool(
-    *, name: str | None = None, description: str | None = None
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    isolation: Isolation = "auto",
+    timeout_sec: float | None = None,
 ) -> Callable[[Callable[P, R_co]], FunctionTool[P, R_co]]: ...
 
 
 def tool(
-    function: Callable[P, R_co] | None = None, /, *, name: str | None = None, description: str | None = None
+    function: Callable[P, R_co] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    isolation: Isolation = "auto",
+    timeout_sec: float | None = None,
 ) -> FunctionTool[P, R_co] | Callable[[Callable[P, R_co]], FunctionTool[P, R_co]]:
     """A Tool from a typed function, sync or async; a decorator, with or without arguments.
 
     The name is the function's and the description its docstring's unless given. Each parameter needs a type hint,
-    from which the JSON schema and the check of the parameters are made. Raises `TypeError` when a parameter has no
-    hint or the function takes `*args`, `**kwargs` or positional-only parameters.
+    from which the JSON schema and the check of the parameters are made. `isolation` says where it runs
+    (docs/tools.md); `timeout_sec` goes in the place of the executor's. Raises `TypeError` when a parameter has no hint
+    or the function takes `*args`, `**kwargs` or positional-only parameters, `ValueError` for an isolation that does
+    not exist.
     """
+    if isolation not in ISOLATIONS:
+        raise ValueError(f"isolation is one of {', '.join(ISOLATIONS)}, not {isolation!r}")
+    if timeout_sec is not None and not 0 < timeout_sec < float("inf"):
+        raise ValueError(f"timeout_sec is a number of seconds above 0, or None, not {timeout_sec!r}")
+    options: _Options = {
+        "name": name,
+        "description": description,
+        "isolation": isolation,
+        "timeout_sec": timeout_sec,
+    }
     if function is None:
-        return functools.partial(_function_tool, name=name, description=description)
-    return _function_tool(function, name, description)
+        return functools.partial(_function_tool, **options)
+    return _function_tool(function, **options)
 
 
-def _function_tool(function: Callable[P, R_co], name: str | None, description: str | None) -> FunctionTool[P, R_co]:
+class _Options(TypedDict):
+    name: str | None
+    description: str | None
+    isolation: Isolation
+    timeout_sec: float | None
+
+
+def _function_tool(
+    function: Callable[P, R_co],
+    *,
+    name: str | None,
+    description: str | None,
+    isolation: Isolation,
+    timeout_sec: float | None,
+) -> FunctionTool[P, R_co]:
     if not inspect.isroutine(function):
         raise TypeError(
             f"@tool takes a function, not {function!r:.80}; a class with name and run(params) is a Tool as it is"
         )
     check_signature(function)
     kind = _AsyncFunctionTool if inspect.iscoroutinefunction(function) else FunctionTool
-    return kind(function, name or function.__name__, description)
+    return kind(function, name or function.__name__, description, isolation, timeout_sec)

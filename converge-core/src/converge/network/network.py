@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from converge.core.errors import SigningError
 from converge.network.discovery import AgentDescriptor, DiscoveryQuery, DiscoveryService, SignedDescriptor
 from converge.network.requests import MAX_REQUESTS, Requests
+from converge.network.traced import requesting, sending, stamped
+from converge.observability.tracing import is_in_trace, is_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -47,7 +49,7 @@ class AgentNetwork:
         """How the next message is read and checked; None for one that is refused."""
         self._on_sent = on_sent
         self._reading = asyncio.Lock()
-        self._unread: deque[Message] = deque()
+        self._unread: deque[Message] | None = None  # made when needed: most agents run in a runtime, which reads
         self.discovery = DiscoveryService() if discovery is None else discovery
         self._agents: dict[str, Agent] = {}
         self._told: dict[str, AgentDescriptor] = {}
@@ -102,7 +104,14 @@ class AgentNetwork:
         Without a sender it is the message of the agent whose transport this is. One that is signed goes as it is,
         whoever signed it; one of an unregistered sender goes unsigned. Errors as `Transport.send`, `SigningError` when
         the agent has no private key, and what `Message.sign` raises for a payload that cannot travel.
+
+        An unsigned message that names no trace belongs to the one that is open here (`converge.observability.tracing`).
         """
+        if is_tracing():
+            with sending((message,)):
+                message = self._signed(message)
+                await self._send(message)
+                return message
         message = self._signed(message)
         await self._send(message)
         return message
@@ -112,6 +121,14 @@ class AgentNetwork:
 
         The unsigned ones of an agent share a signature (`sign_batch`), or have one each if one cannot be signed.
         """
+        if not is_tracing():
+            return await self._sign_and_send_many(messages)
+        with sending(messages):
+            return await self._sign_and_send_many(messages)
+
+    async def _sign_and_send_many(self, messages: Sequence[Message]) -> list[Message | Exception]:
+        if is_in_trace():
+            messages = [stamped(message) for message in messages]
         signed = self._signed_together(messages)
         sent = iter(await self.transport.send_many([each for each in signed if not isinstance(each, Exception)]))
         results: list[Message | Exception] = []
@@ -141,6 +158,8 @@ class AgentNetwork:
         return signed
 
     def _signed(self, message: Message) -> Message:
+        if is_in_trace():
+            message = stamped(message)
         agent = self._agents.get(message.sender or self.transport.agent_id)
         return agent.sign_message(message) if agent is not None and not message.is_signed else message
 
@@ -162,6 +181,12 @@ class AgentNetwork:
         In a runtime the answer comes to whoever awaits it here, never to `decide`; nobody else has to read. Without
         one, this reads the transport meanwhile, and what is no answer waits for `receive`.
         """
+        if not is_tracing():
+            return await self._ask(message, timeout)
+        with requesting(message):
+            return await self._ask(message, timeout)
+
+    async def _ask(self, message: Message, timeout: float | None) -> Message:
         message = self._signed(message)
         answer = self.requests.open(message)
         try:
@@ -191,8 +216,8 @@ class AgentNetwork:
 
     def unread(self) -> list[Message]:
         """What was read while a request waited and answered none; it is for the caller now."""
-        messages = [*self._unread]
-        self._unread.clear()
+        messages = [*(self._unread or ())]
+        self._unread = None
         return messages
 
     async def _read_until(self, answer: asyncio.Future[Message]) -> Message:
@@ -208,7 +233,9 @@ class AgentNetwork:
             return
         if self.requests.take(message):
             await self.transport.acknowledge([message])
-        elif len(self._unread) < MAX_REQUESTS:
+        elif len(self._unread or ()) < MAX_REQUESTS:
+            if self._unread is None:
+                self._unread = deque()
             self._unread.append(message)
         else:
             self.requests.counters["dropped_unread"] += 1

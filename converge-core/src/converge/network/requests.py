@@ -22,6 +22,8 @@ class Requests:
     was: nobody else can give it. `counters` counts `late_answers`, those of requests that were given up.
     """
 
+    __slots__ = ("_given_up", "_waiting", "counters")  # one an agent
+
     def __init__(self) -> None:
         self.counters: Counter[str] = Counter()
         self._waiting: dict[str, tuple[Message, asyncio.Future[Message]]] = {}

@@ -80,6 +80,10 @@ class MetricsCollector:
             values[f"{kind}s"].update((name + _braces(labels), value) for labels, value in series)
         return values
 
+    def series(self) -> list[tuple[str, Literal["counter", "gauge"], dict[str, str], float]]:
+        """All values now, each as name, kind, labels and value; those of one name follow each other."""
+        return [(name, kind, dict(labels), value) for name, kind, series in self._sorted() for labels, value in series]
+
     def format_prometheus(self) -> str:
         """All values now in the Prometheus text exposition format, version 0.0.4, sorted; see `CONTENT_TYPE`."""
         lines: list[str] = []

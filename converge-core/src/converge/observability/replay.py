@@ -23,10 +23,13 @@ if TYPE_CHECKING:
 
     from converge.core.message import Message
 
-__all__ = ["DEFAULT_MAX_EVENTS", "Event", "ReplayLog"]
+__all__ = ["DEFAULT_MAX_BYTES", "DEFAULT_MAX_EVENTS", "Event", "ReplayLog"]
 
 DEFAULT_MAX_EVENTS: Final = 10_000
 """How many events a log keeps unless told otherwise."""
+
+DEFAULT_MAX_BYTES: Final = 64 * 1024 * 1024
+"""How large they may be together unless told otherwise, each counted as its line in the file."""
 
 _FORMAT, _VERSION = "converge-replay", 1
 _MAX_LINE_BYTES = 16 * 1024 * 1024
@@ -41,25 +44,36 @@ class Event(TypedDict):
 
 
 class ReplayLog:
-    """The last `max_events` messages; recording one more forgets the oldest and counts it in `dropped`. Thread-safe.
+    """The last messages, at most `max_events` and `max_bytes`; recording one more forgets the oldest and counts it in
+    `dropped`. One that is larger than `max_bytes` by itself is dropped at once. Thread-safe.
 
     A message is recorded with its signature, so that `Message.from_dict(event["data"])` can be verified later, also
     by somebody else. A log has the payloads in it: treat its files as you treat them. `clock` gives Unix seconds.
     """
 
-    def __init__(self, max_events: int = DEFAULT_MAX_EVENTS, *, clock: Callable[[], float] = time.time) -> None:
-        if not _is_count(max_events) or max_events < 1:
-            raise ValueError(f"max_events is {max_events!r}; a log keeps at least 1 event")
-        self._events: deque[Event] = deque(maxlen=max_events)
+    def __init__(
+        self,
+        max_events: int = DEFAULT_MAX_EVENTS,
+        *,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        for name, most in (("max_events", max_events), ("max_bytes", max_bytes)):
+            if not _is_count(most) or most < 1:
+                raise ValueError(f"{name} is {most!r}; it is a number, at least 1")
+        self._max_events, self._max_bytes = max_events, max_bytes
+        self._lines: deque[bytes] = deque()  # as in the file: a fraction of what the dicts would take
+        self._size = 0
         self._dropped = 0
         self._clock = clock
         self._lock = threading.Lock()
 
     @property
     def events(self) -> list[Event]:
-        """The events kept, oldest first. The list is the caller's; the events in it are the log's: read only."""
+        """The events kept, oldest first: copies, which are the caller's. Decodes all of them at each call."""
         with self._lock:
-            return list(self._events)
+            lines = list(self._lines)
+        return [json.loads(line) for line in lines]
 
     @property
     def dropped(self) -> int:
@@ -69,8 +83,9 @@ class ReplayLog:
     def record_message(self, message: Message) -> None:
         """Add `message` as it is now."""
         event: Event = {"type": "message", "recorded_at": int(self._clock() * 1000), "data": message.to_dict()}
+        line = _line(event)
         with self._lock:
-            self._append(event)
+            self._append(line)
 
     def export(self, path: str | os.PathLike[str]) -> None:
         """Write the log to the file `path`, mode 0600: after a crash at any instant the old file is there, or the new.
@@ -78,9 +93,9 @@ class ReplayLog:
         Raises `OSError` when it cannot be written; the old file is untouched then.
         """
         with self._lock:
-            events, dropped = list(self._events), self._dropped
-        header = {"format": _FORMAT, "version": _VERSION, "events": len(events), "dropped": dropped}
-        replace_file(Path(path), (_line(item) for item in chain([header], events)))
+            lines, dropped = list(self._lines), self._dropped
+        header = {"format": _FORMAT, "version": _VERSION, "events": len(lines), "dropped": dropped}
+        replace_file(Path(path), chain([_line(header)], lines))
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Replace the content of this log by that of the file `path`; of a longer one the newest events are kept.
@@ -88,22 +103,24 @@ class ReplayLog:
         Raises `ReplayLogError` (a ValueError) naming the line when the file is malformed or cut, and `OSError` when it
         cannot be read; the log is unchanged then. The messages are not verified here: whoever reads them does that.
         """
-        loaded: deque[Event] = deque(maxlen=self._events.maxlen)
+        loaded = ReplayLog(self._max_events, max_bytes=self._max_bytes)
         with Path(path).open("rb") as file:
             lines = _objects(file, str(path))
             count, dropped = _header(next(lines, {}), str(path))
             number = 1
             for number, line in enumerate(lines, 2):
-                loaded.append(_event(line, str(path), number))
+                loaded._append(_line(_event(line, str(path), number)))
         if number - 1 != count:
             raise ReplayLogError(str(path), number, f"the file ends after {number - 1} events; its header says {count}")
         with self._lock:
-            self._events, self._dropped = loaded, dropped + count - len(loaded)
+            self._lines, self._size, self._dropped = loaded._lines, loaded._size, dropped + loaded._dropped
 
-    def _append(self, event: Event) -> None:
-        if len(self._events) == self._events.maxlen:
+    def _append(self, line: bytes) -> None:
+        self._lines.append(line)
+        self._size += len(line)
+        while len(self._lines) > self._max_events or self._size > self._max_bytes:
+            self._size -= len(self._lines.popleft())
             self._dropped += 1
-        self._events.append(event)
 
 
 def _line(item: object) -> bytes:

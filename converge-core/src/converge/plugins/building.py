@@ -14,7 +14,7 @@ from converge.plugins.fields import PLUGIN_KIND
 from converge.plugins.problems import Refused, Unusable
 from converge.plugins.secret import Secret
 
-__all__ = ["Call", "options_of", "prepare", "read_table"]
+__all__ = ["Call", "check_options", "options_of", "prepare", "read_table", "takes"]
 
 _Parameters = Mapping[str, inspect.Parameter]
 
@@ -57,9 +57,8 @@ def prepare(
 ) -> Call:
     """The call that makes the object of `driver`; nothing of it has run yet, nested plugins excepted."""
     options_class = _options_class(kind, name, driver)
-    if options_class is None and table:
-        problems = [(str(key), "is not an option; this plugin takes no options") for key in table]
-        raise PluginOptionsError(kind, name, problems=problems)
+    if options_class is None:
+        _check_none(kind, name, table)
     if _is_ready(kind, driver):
         return Call(lambda: driver)
     options = None if options_class is None else _structure(kind, name, options_class, table, build_nested)
@@ -94,6 +93,34 @@ def options_of(obj: object, describe: Callable[[object, str], dict[str, object] 
         if options[key] is None and value is not None:
             return None
     return options
+
+
+def check_options(kind: str, name: str, driver: object, table: Mapping[str, object]) -> None:
+    """Raise what `prepare` would raise for the options in `table`; those of a plugin inside them are not looked at."""
+    options_class = _options_class(kind, name, driver)
+    if options_class is None:
+        _check_none(kind, name, table)
+    elif not _plugin_kinds(options_class):
+        _structure(kind, name, options_class, table, _not_built)
+
+
+def _check_none(kind: str, name: str, table: Mapping[str, object]) -> None:
+    if table:
+        problems = [(str(key), "is not an option; this plugin takes no options") for key in table]
+        raise PluginOptionsError(kind, name, problems=problems)
+
+
+def _not_built(kind: str, table: object) -> object:
+    raise AssertionError(f"no option is a plugin, and yet {table!r} is to be a {kind}")
+
+
+def takes(driver: object, name: str) -> bool:
+    """Whether `build` hands what is called `name` in its context on to `driver`."""
+    make = getattr(driver, "from_options", None) if getattr(driver, "converge_options", None) is not None else None
+    if make is None:
+        make = driver
+    parameters = _parameters(make) if callable(make) else None
+    return parameters is not None and (_takes_any(parameters) or _takes(parameters, name))
 
 
 def _plugin_kinds(options_class: object) -> dict[str, str]:

@@ -40,6 +40,7 @@ _OURS: Final = {
     ("llm_provider", "mistral"): "'converge-llm[mistral]'",
     ("agent", "llm"): "converge-llm",
     ("command", "hub"): "converge-websocket",
+    ("hooks", "otel"): "converge-otel",
 }
 """What to install for a plugin of our own. A hint never repeats what the user typed: that name may be anybody's."""
 

@@ -25,6 +25,7 @@ Kind: TypeAlias = Literal[
     "agent",
     "command",
     "hooks",
+    "handlers",
 ]
 """What a driver is for."""
 
@@ -41,6 +42,7 @@ GROUPS: Final[Mapping[Kind, str]] = MappingProxyType(
         "agent": "converge.agents",
         "command": "converge.commands",
         "hooks": "converge.hooks",
+        "handlers": "converge.handlers",
     }
 )
 """The entry-point group of each kind."""

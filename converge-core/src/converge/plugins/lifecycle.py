@@ -95,6 +95,10 @@ class LifecycleSpecs:
         """`decide` or `on_tick` has raised, or `decide` returned no list."""
 
     @hookspec
+    def converge_message_parked(self, agent: Agent, message: Message, error: str, failures: int) -> None:
+        """A message has failed that often and is set aside; `error` is the last failure, and may quote the payload."""
+
+    @hookspec
     def converge_agent_stopped(self, agent: Agent) -> None:
         """`on_stop` is over: the agent takes no more work."""
 

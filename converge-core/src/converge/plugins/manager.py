@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 import attrs
 
-from converge.plugins.building import options_of, prepare, read_table
+from converge.plugins.building import check_options, options_of, prepare, read_table
 from converge.plugins.disabling import Blocklist
 from converge.plugins.errors import PluginAmbiguous, PluginError, PluginUnknown, join_place
 from converge.plugins.installed import Installed, PluginInfo
@@ -107,6 +107,21 @@ class PluginManager:
         except Exception as error:
             error.add_note(f"while building the {kind} plugin {name!r}" + (f" ({where})" if where else ""))
             raise
+
+    def check_options(self, kind: str, table: Mapping[str, object] | str, *, where: str = "") -> object:
+        """The driver that `table` names, once its options are found to fit; nothing is built.
+
+        Raises what `build` raises before it builds, but for plugins inside the options.
+        """
+        kind = as_kind(kind)
+        try:
+            name, options = read_table(kind, table)
+            driver = self.find(kind, name)
+            check_options(kind, name, driver, options)
+        except PluginError as error:
+            error.where = join_place(where, error.where)
+            raise
+        return driver
 
     def describe(self, obj: object, kind: str | None = None) -> dict[str, object] | None:
         """The table from which `build` makes an equal object again, or None when there is none.

@@ -69,3 +69,7 @@ class DriverSpecs:
     @hookspec(firstresult=True)
     def converge_find_hooks(self, name: str) -> object | None:
         """The lifecycle listener called `name`: what wants to know of events in a runtime."""
+
+    @hookspec(firstresult=True)
+    def converge_find_handlers(self, name: str) -> object | None:
+        """The handlers called `name`: what carries out decisions of kinds that core does not know."""

@@ -30,8 +30,11 @@ from converge.plugins import PluginManager, default_manager
 from converge.policy.approval import ApprovalPolicy
 from converge.policy.errors import PolicyOptionError
 from converge.runtime.errors import AgentFailed, ConfigError
+from converge.runtime.execution import check_execution, executor_factory, handlers_of, tools_of
 from converge.runtime.keys import Member, members
+from converge.runtime.limiting import limits_of, pool_limiters
 from converge.runtime.loop import AgentRuntime
+from converge.runtime.parking import Parking
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,6 +68,7 @@ def check(config: Config) -> None:
             'use one that they can, such as [store] use = "sqlite"',
         )
     _lifecycle(plugins, config)
+    check_execution(plugins, config)
     for member in config.agents:
         _approval_policy(config, member)
     if not config.agents:
@@ -114,6 +118,7 @@ class Application:
         self._config, self._plugins = config, _plugins(config)
         self._mine = members(config, process)
         self._listeners: Lifecycle | None = None
+        self._pool_limiters = pool_limiters(config.pools)
 
     async def run(self, on_progress: OnProgress | None = None, stop: asyncio.Event | None = None) -> bool:
         """Run until the agents named by `until` have ended (True) or `stop` is set (False).
@@ -136,12 +141,33 @@ class Application:
                 member.name: self._runtime(member, shared, first=member is self._mine[0]) for member in self._mine
             }
             stack.push_async_callback(_stop_all, runtimes)
-            for member in self._mine:
-                self._join(pools, member)
-                await runtimes[member.name].start()
+            stop = asyncio.Event() if stop is None else stop
+            if not await self._started(runtimes, pools, stop):
+                return False
             if on_progress is not None:
                 stack.push_async_callback(reporting(tasks, on_progress))
-            return await self._until_over(runtimes, stop or asyncio.Event())
+            return await self._until_over(runtimes, stop)
+
+    async def _started(self, runtimes: dict[str, AgentRuntime], pools: PoolManager, stop: asyncio.Event) -> bool:
+        """Start the agents; False when `stop` is set meanwhile, however long one of them takes to start."""
+        starting = asyncio.create_task(self._start(runtimes, pools))
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                return True
+            return False
+        finally:
+            stopped.cancel()
+            if not starting.done():
+                starting.cancel()
+                await asyncio.gather(_stop_all(runtimes), asyncio.wait({starting}))
+
+    async def _start(self, runtimes: dict[str, AgentRuntime], pools: PoolManager) -> None:
+        for member in self._mine:
+            self._join(pools, member)
+            await runtimes[member.name].start()
 
     def _create_pools(self, pools: PoolManager) -> None:
         for index, pool in enumerate(self._config.pools):
@@ -173,20 +199,35 @@ class Application:
                 self._config.place("[transport]"), f"the plugin made a {type(transport).__name__}, not a Transport"
             )
         policy = _approval_policy(self._config, member.config)
+        agent = self._agent(member)
         return AgentRuntime(
-            self._agent(member),
+            agent,
             transport,
             shared.pools,
             shared.tasks,
             discovery_service=shared.discovery,
+            tool_registry=tools_of(self._plugins, member.config, agent.id),
+            executor_factory=executor_factory(self._plugins, self._config, member.config),
             executor_kwargs={
+                "custom_handlers": handlers_of(
+                    self._plugins,
+                    self._config,
+                    agent=agent,
+                    agent_id=agent.id,
+                    store=store,
+                    task_manager=shared.tasks,
+                    pool_manager=shared.pools,
+                    discovery_service=shared.discovery,
+                ),
                 "votes_store": store,
                 "bidding_protocols": StoredAuctions(store),
                 "negotiation_protocol": NegotiationProtocol(store),
                 "delegation_protocol": DelegationProtocol(store),
+                "limits": limits_of(member, self._config, self._pool_limiters),
             },
             claim_ttl_interval_sec=self._config.run.release_interval_sec if first else None,
             lifecycle=self._listeners,
+            parking=Parking(member.identity.fingerprint, shared.store),
             approvals=None if policy is None else shared.approvals,
             approval_policy=policy,
             store=store,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from converge.coordination.approvals import Approvals
     from converge.policy.approval import ApprovalPolicy
 
-__all__ = ["POLL_INTERVAL_SEC", "ApprovalGate", "ApprovalWatch"]
+__all__ = ["POLL_INTERVAL_SEC", "ApprovalGate", "ApprovalWatch", "gate_of"]
 
 POLL_INTERVAL_SEC = 0.25
 """How often the store is asked whether a person has answered."""
@@ -56,9 +56,13 @@ class ApprovalGate:
         """Whether `hold` may wait for a disk or a network."""
         return self.approvals.blocking
 
+    def allowed(self, decision: object) -> bool:
+        """Whether this very decision is being carried out because a person has allowed it."""
+        return any(decision is allowed for allowed in self._allowed)
+
     def needs(self, name: str, decision: Decision) -> bool:
         """Whether a person has to allow `decision`, carried out as a `name`; yes when the policy fails to say."""
-        if any(decision is allowed for allowed in self._allowed):
+        if self.allowed(decision):
             return False
         try:
             return self.policy.asks(name, decision) is not False
@@ -214,6 +218,20 @@ class ApprovalWatch:
 
 
 _watches: dict[tuple[Approvals, asyncio.AbstractEventLoop], ApprovalWatch] = {}
+
+
+def gate_of(
+    agent_id: str,
+    approvals: Approvals | None,
+    policy: ApprovalPolicy | None,
+    handlers: Mapping[type[Decision], Any] | None,
+) -> ApprovalGate | None:
+    """The gate of an agent that was given both; None without, `ValueError` with one of them."""
+    if (approvals is None) is not (policy is None):
+        raise ValueError("approvals and approval_policy go together: where to wait, and what for")
+    if approvals is None or policy is None:
+        return None
+    return ApprovalGate(agent_id, approvals, policy, {kind.__name__: kind for kind in handlers or ()})
 
 
 def _about(name: str, decision: Decision) -> str:

@@ -5,14 +5,24 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from typing import TYPE_CHECKING, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from converge.runtime.errors import CallFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
-__all__ = ["GRACE_SEC", "backoff", "contained", "described", "settled", "within"]
+__all__ = [
+    "GRACE_SEC",
+    "backoff",
+    "contained",
+    "described",
+    "end_all",
+    "raise_why_it_ended",
+    "settled",
+    "undo_cancel",
+    "within",
+]
 
 GRACE_SEC = 0.25
 """How long a call that was cancelled has for its own cleaning up before it is left behind."""
@@ -67,6 +77,34 @@ async def _give_up(task: asyncio.Task[object]) -> None:
         _log.error("%r ignores that it was cancelled; it is left behind", task.get_coro())
     elif not task.cancelled():
         task.exception()  # too late to matter; asked for, so that asyncio does not report it as lost
+
+
+async def end_all(tasks: Collection[asyncio.Task[Any]], seconds: float) -> None:
+    """Cancel `tasks` and wait for their end; one that ignores that for so long is left behind, and logged."""
+    for task in tasks:
+        task.cancel()
+    ended, left = await asyncio.wait(tasks, timeout=seconds)
+    for task in left:
+        _log.error("%r ignores that it was cancelled; it is left behind", task.get_coro())
+    for task in ended:
+        if not task.cancelled():
+            task.exception()  # asked for, so that asyncio does not report it as lost
+
+
+def raise_why_it_ended(task: asyncio.Task[Any]) -> None:
+    """Raise what ended `task`, which is done, as an error that ordinary handlers take; nothing if it just returned."""
+    if task.cancelled():
+        raise CallFailed(f"{task.get_coro()!r} was cancelled, and not by a stop")
+    error = task.exception()
+    if error is not None:
+        raise contained(error)
+
+
+def undo_cancel() -> None:
+    """Let the running task forget that it was cancelled, by what it called and not by who may end it."""
+    task = asyncio.current_task()
+    while task is not None and task.uncancel():
+        pass
 
 
 def contained(error: BaseException) -> Exception:

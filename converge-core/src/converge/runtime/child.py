@@ -13,27 +13,37 @@ import os
 import signal
 import sys
 import threading
+from typing import Any
 
 from converge.core.errors import ConvergeError
 from converge.plugins import PluginError
 from converge.runtime.application import Application
 from converge.runtime.config import load_config
 from converge.runtime.errors import ConfigError
+from converge.runtime.signals import StopRequest, stop_signals
 
-__all__ = ["EXIT_CONFIG", "main"]
+__all__ = ["EXIT_CONFIG", "EXIT_TERMINATED", "main"]
 
 EXIT_CONFIG = 78
 """The exit code for what a restart cannot mend; EX_CONFIG of BSD's sysexits.h."""
+EXIT_TERMINATED = 128 + signal.SIGTERM
+"""The exit code after a SIGTERM, as shells give it: whoever sent it, these agents have not ended by themselves."""
 _ORPHAN_GRACE_SEC = 1.0
+_STOP_LIMIT_SEC = 14.0  # shortly before the parent would kill it, so that it still says what blocks it
 
 
 def main() -> int:
-    """Run the agents of one process; 0 when they ended by themselves or were told to stop."""
-    order = json.loads(sys.argv[1])
+    """Run the agents of one process; 0 when they ended by themselves, `EXIT_TERMINATED` after a SIGTERM."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says when to stop
+    with stop_signals(signal.SIGTERM, limit_sec=_STOP_LIMIT_SEC) as request:
+        code = _main(json.loads(sys.argv[1]), request)
+        return code if request.number is None else EXIT_TERMINATED
+
+
+def _main(order: dict[str, Any], request: StopRequest) -> int:
     logging.basicConfig(level=order["log_level"], format="%(levelname)s %(processName)s %(name)s: %(message)s")
     try:
-        asyncio.run(_run(order))
+        asyncio.run(_run(order, request))
     except (ConfigError, PluginError) as error:
         print(f"Error: {error}", file=sys.stderr)  # noqa: T201  # the parent shows it
         return EXIT_CONFIG
@@ -43,10 +53,10 @@ def main() -> int:
     return 0
 
 
-async def _run(order: dict[str, object]) -> None:
+async def _run(order: dict[str, object], request: StopRequest) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    request.sets(stop)
     threading.Thread(target=_die_with_parent, args=(loop, stop), name="converge-parent", daemon=True).start()
     config = load_config(str(order["config"]), order["settings"])  # type: ignore[arg-type]  # written by the supervisor
     await Application(config, int(str(order["process"]))).run(stop=stop)

@@ -19,6 +19,7 @@ from converge.plugins import PluginError
 from converge.plugins.kinds import did_you_mean
 from converge.plugins.problems import Refused
 from converge.plugins.structure import structure
+from converge.policy.limits import Limits
 from converge.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,25 +28,28 @@ if TYPE_CHECKING:
 __all__ = ["AgentConfig", "ApprovalsConfig", "Config", "PluginsConfig", "PoolConfig", "RunConfig", "load_config"]
 
 _ENVIRONMENT = "CONVERGE_"
-_TABLES = ("store", "transport", "run", "plugins", "approvals", "pools", "agents")
-_AGENT_FIELDS = ("name", "count", "pools", "capabilities", "approvals")
+_TABLES = ("store", "transport", "run", "plugins", "approvals", "limits", "pools", "agents")
+_AGENT_FIELDS = ("name", "count", "pools", "capabilities", "approvals", "executor", "tools", "limits")
 _AGENT_KEYS = ("class", "use", "options", *_AGENT_FIELDS)
 _Table = dict[str, Any]
 
 
 @frozen(kw_only=True)
 class RunConfig:
-    """`[run]`: in how many processes the agents run, and when the run is over.
+    """`[run]`: in how many processes the agents run, what carries out their decisions, and when the run is over.
 
     `until` names the agents whose end ends the run; without it the run goes on until it is interrupted. Claims that
     have expired are released every `release_interval_sec` seconds. Keys and the lock of the run are in `state`, a
-    folder relative to the config file.
+    folder relative to the config file. `executor` is the name of a plugin or a `use` table, and so is each of
+    `handlers`, which carry out decisions of kinds that core does not know.
     """
 
     processes: int = field(default=1, validator=[validators.ge(1), validators.le(256)])
     until: str | None = None
     release_interval_sec: float = field(default=1.0, validator=validators.gt(0))
     state: Path = Path(".converge")
+    executor: str | dict[str, object] = "standard"
+    handlers: list[str | dict[str, object]] = field(factory=list)
 
 
 @frozen(kw_only=True)
@@ -73,7 +77,10 @@ class ApprovalsConfig:
 
 @frozen(kw_only=True)
 class PoolConfig:
-    """`[[pools]]`: `admission`, `governance` and `trust` are plugin names or `use` tables."""
+    """`[[pools]]`: `admission`, `governance` and `trust` are plugin names or `use` tables.
+
+    `limits` are for all the members together that one process runs.
+    """
 
     id: str = field(validator=validators.min_len(1))
     topics: list[str] = field(factory=list)
@@ -81,6 +88,7 @@ class PoolConfig:
     governance: str | dict[str, object] | None = None
     trust: str | dict[str, object] | None = None
     trust_threshold: float = 0.0
+    limits: Limits | None = None
 
 
 @frozen(kw_only=True)
@@ -88,7 +96,8 @@ class AgentConfig:
     """`[[agents]]`: `class` (a `module:Class` of the user's own) or `use` (a plugin), and `count` agents of it.
 
     `options` is a table, or the name of a top-level table that several agents share; any further key of the entry is
-    an option as well. `name` is for keys, logs and `until`; by default the class or plugin name in lower case.
+    an option as well. `executor` goes in the place of the one of `[run]`; `tools` are names of tool plugins, or `use`
+    tables. `name` is for keys, logs and `until`; by default the class or plugin name in lower case.
     """
 
     name: str
@@ -98,6 +107,9 @@ class AgentConfig:
     pools: list[str] = field(factory=list)
     capabilities: list[str] = field(factory=list)
     approvals: ApprovalsConfig | None = None
+    executor: str | dict[str, object] | None = None
+    tools: list[str | dict[str, object]] = field(factory=list)
+    limits: Limits | None = None
     options: dict[str, object] = field(factory=dict)
     place: str = ""
 
@@ -111,6 +123,7 @@ class Config:
     run: RunConfig = field(factory=RunConfig)
     plugins: PluginsConfig = field(factory=PluginsConfig)
     approvals: ApprovalsConfig = field(factory=ApprovalsConfig)
+    limits: Limits = field(factory=Limits)
     pools: list[PoolConfig] = field(factory=list)
     agents: list[AgentConfig] = field(factory=list)
     file: Path = Path("converge.toml")
@@ -214,6 +227,7 @@ def _config(file: Path, data: _Table) -> Config:
         run=_structured(file, RunConfig, data.get("run", {}), "[run]"),
         plugins=_structured(file, PluginsConfig, data.get("plugins", {}), "[plugins]"),
         approvals=_structured(file, ApprovalsConfig, data.get("approvals", {}), "[approvals]"),
+        limits=_structured(file, Limits, data.get("limits", {}), "[limits]"),
         pools=_pools(file, data),
         agents=_agents(file, data),
     )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from converge.coordination.task_manager import TaskManager
     from converge.core.store import Store
     from converge.core.task import Task
+    from converge.core.tools import ToolRegistry
     from converge.network.discovery import AgentDescriptor
     from converge.network.network import AgentNetwork
     from converge.observability.metrics import MetricsCollector
@@ -27,13 +28,25 @@ _T = TypeVar("_T")
 
 
 class AgentContext:
-    """The network, the managers and the ballot box of an agent's runtime, as `agent.context`.
+    """The network, the managers, the ballot box and the tools of an agent's runtime, as `agent.context`.
 
     Managers on a store that blocks must not be called from the event loop: an async `decide` awaits
     `context.run(manager.method, …)`; one that is `blocking = True` calls them directly. A manager that the runtime was
     not given is None, and so are `store`, where an agent keeps what is to survive a restart (under keys that end in its
     id), and `metrics`.
     """
+
+    __slots__ = (  # one an agent
+        "_call_again",
+        "_store_thread",
+        "ballots",
+        "metrics",
+        "network",
+        "pools",
+        "store",
+        "tasks",
+        "tools",
+    )
 
     def __init__(
         self,
@@ -42,12 +55,14 @@ class AgentContext:
         pools: PoolManager | None,
         ballots: BallotBox | None,
         store_thread: StoreThread,
+        tools: ToolRegistry,
         *,
         store: Store | None = None,
         metrics: MetricsCollector | None = None,
         call_again: Callable[[float], None] | None = None,
     ) -> None:
         self.network, self.tasks, self.pools, self.ballots = network, tasks, pools, ballots
+        self.tools = tools
         self._store_thread = store_thread
         self._call_again = call_again
         self.store, self.metrics = store, metrics

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from converge.core.errors import ConvergeError
 
-__all__ = ["AgentFailed", "AlreadyRunning", "CallFailed", "ConfigError", "ProcessFailed"]
+__all__ = ["AgentFailed", "AlreadyRunning", "CallFailed", "ConfigError", "ProcessFailed", "Refused"]
 
 
 class ConfigError(ConvergeError, ValueError):
@@ -32,3 +32,7 @@ class ProcessFailed(ConvergeError, RuntimeError):
 
 class CallFailed(ConvergeError, RuntimeError):
     """User code raised what would end a process, a thread or a task, such as SystemExit; the cause has it."""
+
+
+class Refused(ConvergeError, PermissionError):
+    """A decision is not carried out because a policy, a limit or a rule says no. A handler may raise it too."""

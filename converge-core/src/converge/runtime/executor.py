@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 from attrs import frozen
 
@@ -28,16 +28,21 @@ from converge.core.decisions import (
     SubmitTask,
     Vote,
 )
-from converge.core.errors import ConvergeError
+from converge.core.errors import ToolFailed
 from converge.core.task import Task
 from converge.policy.safety import ActionPolicy, ResourceLimits, validate_safety
-from converge.runtime.calls import contained, described, settled, within
+from converge.runtime.calls import contained, described, settled
+from converge.runtime.decision_trace import carrying_out
+from converge.runtime.errors import Refused
+from converge.runtime.executor_options import StandardExecutorOptions
 from converge.runtime.handlers import MoveHandlers
 from converge.runtime.store_work import StoreWork, in_turns
-from converge.runtime.threads import StoreThread, in_own_thread
+from converge.runtime.tool_calls import DEFAULT_TOOL_TIMEOUT_SEC, ToolCalls
+from converge.runtime.tool_limits import MAX_RESULT_BYTES, ToolLimits
 
 if TYPE_CHECKING:
     from converge.coordination.bidding import BiddingProtocol
+    from converge.coordination.claims import Claim
     from converge.coordination.delegation import DelegationProtocol
     from converge.coordination.negotiation import NegotiationProtocol
     from converge.coordination.pool_manager import PoolManager
@@ -45,24 +50,22 @@ if TYPE_CHECKING:
     from converge.core.message import Message
     from converge.core.plain import Plain
     from converge.core.store import Store
-    from converge.core.tools import Tool, ToolRegistry
+    from converge.core.tools import Isolation, ToolRegistry
     from converge.network.network import AgentNetwork
     from converge.observability.metrics import MetricsCollector
     from converge.observability.replay import ReplayLog
     from converge.runtime.approving import ApprovalGate
+    from converge.runtime.limiting import DecisionLimits
+    from converge.runtime.threads import StoreThread
+    from converge.runtime.tool_pool import ToolPool
 
 __all__ = ["DEFAULT_TOOL_TIMEOUT_SEC", "Executor", "Handler", "Refused", "StandardExecutor"]
 
-DEFAULT_TOOL_TIMEOUT_SEC = 60.0
 _log = logging.getLogger(__name__)
 
 
-class Refused(ConvergeError, PermissionError):
-    """A decision is not carried out because a policy, a limit or a rule says no. A handler may raise it too."""
-
-
 class Executor(Protocol):
-    """What carries out the decisions of one agent."""
+    """What carries out the decisions of one agent. If it has a `close`, plain or async, stopping the agent calls it."""
 
     async def execute(self, decisions: Iterable[Decision]) -> Sequence[Outcome] | None:
         """Carry out `decisions` in order; one that fails does not stop the rest. Their outcomes, if it keeps any."""
@@ -96,16 +99,22 @@ class StandardExecutor:
     async, and goes before the built-in ones. A decision that nothing handles, or whose manager or protocol is missing,
     is refused, with the reason, and so is a move that an auction, a negotiation or a delegation does not allow.
 
-    Tools: an async one runs on the event loop and is cancelled at `tool_timeout_sec` (None: no limit); any other runs
-    in a thread of its own, which Python cannot end, so at the timeout its result is given up and the thread is left
-    behind. `tool_allowlist` None allows every registered tool, an empty one none.
+    Tools (docs/tools.md): an async one runs on the event loop and is cancelled at `tool_timeout_sec` (None: no limit).
+    A plain one that another process can import runs in a process, under `tool_limits`, and is killed then; any other
+    runs in a thread of its own, which Python cannot end, so at the timeout its result is given up and the thread is
+    left behind. `tool_isolation` other than `auto` goes over what a tool says. A result of more than
+    `max_result_bytes` is an error. `tool_pool` None shares the processes of the event loop; `close` gives them up.
+    `tool_allowlist` None allows every registered tool, an empty one none.
 
-    `approvals` holds back what a person has to allow (docs/approvals.md): its outcome is `waiting`.
+    `approvals` holds back what a person has to allow (docs/approvals.md): its outcome is `waiting`. `limits` are asked
+    last (docs/policy.md).
 
     When a manager's store is blocking, neighbouring decisions that need it are done together in one thread hop, and
     what they and the decisions of other agents do to tasks is one commit, if the agents wait at the same time. For the
     coroutines of one event loop.
     """
+
+    converge_options: ClassVar[type] = StandardExecutorOptions
 
     def __init__(
         self,
@@ -125,31 +134,39 @@ class StandardExecutor:
         custom_handlers: Mapping[type[Decision], Handler] | None = None,
         tool_timeout_sec: float | None = DEFAULT_TOOL_TIMEOUT_SEC,
         tool_allowlist: Collection[str] | None = None,
+        tool_isolation: Isolation = "auto",
+        tool_limits: ToolLimits | None = None,
+        tool_pool: ToolPool | None = None,
+        max_result_bytes: int = MAX_RESULT_BYTES,
         store_thread: StoreThread | None = None,
         capabilities: Callable[[], Collection[str]] | None = None,
         approvals: ApprovalGate | None = None,
+        limits: DecisionLimits | None = None,
     ) -> None:
         self.agent_id = agent_id
         self._network, self._tasks, self._pools = network, task_manager, pool_manager
         self._metrics, self._replay_log = metrics_collector, replay_log
         self._ballots = None if votes_store is None else BallotBox(votes_store)
         self._limits, self._actions = safety_policy if safety_policy is not None else (None, None)
-        self._tools, self._tool_timeout = tool_registry, tool_timeout_sec
-        if isinstance(tool_allowlist, str | bytes):  # `in` would look for a part of it
-            raise TypeError(f"tool_allowlist is a list of names; write [{tool_allowlist!r}]")
-        self._tool_allowlist = None if tool_allowlist is None else frozenset(tool_allowlist)
+        self._tool_calls = ToolCalls(
+            agent_id,
+            tool_registry,
+            timeout_sec=tool_timeout_sec,
+            allowlist=tool_allowlist,
+            max_result_bytes=max_result_bytes,
+            limits=tool_limits,
+            pool=tool_pool,
+            isolation=tool_isolation,
+            claims=self._claims,
+        )
         self._store_thread = store_thread
         self._capabilities = capabilities
-        self._approvals = approvals
+        self._approvals, self._rates = approvals, limits
         moves = MoveHandlers(agent_id, bidding_protocols, negotiation_protocol, delegation_protocol)
         self._on_stores = (task_manager, pool_manager, self._ballots, moves)
-        self._routes = self._built_in(moves)
-        self._routes |= {kind: _Route(kind.__name__, call) for kind, call in (custom_handlers or {}).items()}
+        self._moves, self._custom = moves, custom_handlers
+        self._routes: dict[type[Decision], _Route] = {}  # made for the first decision: an idle agent needs none
         self._found: dict[type, _Route] = {}  # by the very class of a decision
-        self._task_of: dict[type[Decision], Callable[[Any], Task | None]] = {
-            SubmitTask: lambda decision: decision.task,
-            ClaimTask: lambda decision: self._task_manager().get_task(decision.task_id),
-        }
 
     def _built_in(self, moves: MoveHandlers) -> dict[type[Decision], _Route]:
         on_store: dict[type[Decision], Handler] = {
@@ -166,16 +183,22 @@ class StandardExecutor:
         }
         routes = {
             SendMessage: _Route(SendMessage.__name__, self._send, sends=True),
-            InvokeTool: _Route(InvokeTool.__name__, self._invoke),
+            InvokeTool: _Route(InvokeTool.__name__, self._tool_calls.invoke),
         }
         routes |= {kind: _Route(kind.__name__, call, on_store=True) for kind, call in on_store.items()}
         return routes | {
             kind: _Route(kind.__name__, _no_handler, on_store=True, move=move) for kind, move in moves_of.items()
         }
 
+    async def close(self) -> None:
+        """Kill the tools' processes that no other agent uses. It can execute again."""
+        await self._tool_calls.close()
+
     async def execute(self, decisions: Iterable[Decision]) -> list[Outcome]:
         """Carry out `decisions` in order; one outcome for each. Raises only when it is cancelled."""
         outcomes: list[Outcome] = []
+        if self._rates is not None:
+            self._rates.begin_turn()
         for (waits, on_store, sends), group in groupby(decisions, key=self._carried_out_with):
             if waits:
                 outcomes += await self._hold([*group])
@@ -220,6 +243,9 @@ class StandardExecutor:
     def _route(self, decision: object) -> _Route:
         kind = type(decision)
         if (route := self._found.get(kind)) is None:
+            if not self._routes:
+                routes = {kind: _Route(kind.__name__, call) for kind, call in (self._custom or {}).items()}
+                self._routes = self._built_in(self._moves) | routes
             found = _nearest(self._routes, decision)
             route = self._found[kind] = _Route(kind.__name__, _no_handler) if found is None else found
         return route
@@ -268,11 +294,20 @@ class StandardExecutor:
         if refusal is not None:
             return Outcome(decision, "refused", error=refusal)
         try:
-            return Outcome(decision, "done", await settled(self._route(decision).handler, decision))
+            with carrying_out(decision):
+                return Outcome(decision, "done", await settled(self._route(decision).handler, decision))
         except Exception as error:  # noqa: BLE001  # becomes the outcome that the agent sees
             return _failure(decision, error)
 
     def _refusal(self, decision: object) -> str | None:
+        refusal = self._not_allowed(decision)
+        if refusal is not None or self._rates is None or not isinstance(decision, Decision):
+            return refusal
+        if self._approvals is not None and self._approvals.allowed(decision):
+            return None  # counted when it was held back
+        return self._rates.refusal(decision, self._metrics)
+
+    def _not_allowed(self, decision: object) -> str | None:
         if not isinstance(decision, Decision):
             return f"{type(decision).__name__} is no Decision"
         if self._actions is None and self._limits is None:
@@ -292,10 +327,9 @@ class StandardExecutor:
             return f"the safety policy failed: {described(error)}"
 
     def _over_limits(self, decision: Decision) -> str | None:
-        task_of = None if self._limits is None else _nearest(self._task_of, decision)
-        if self._limits is None or task_of is None:
+        if self._limits is None or not isinstance(decision, SubmitTask | ClaimTask):
             return None
-        task = task_of(decision)
+        task = decision.task if isinstance(decision, SubmitTask) else self._task_manager().get_task(decision.task_id)
         constraints = {} if task is None else task.constraints
         cpu, memory = constraints.get("cpu", 0), constraints.get("memory_mb", 0)
         if validate_safety(self._limits, cpu, memory):  # type: ignore[arg-type]  # what is no number is refused by it
@@ -356,22 +390,8 @@ class StandardExecutor:
             return message
         return message.evolve(sender=self.agent_id)
 
-    async def _invoke(self, decision: InvokeTool) -> object:
-        name = decision.tool_name
-        if self._tool_allowlist is not None and name not in self._tool_allowlist:
-            raise Refused(f"the tool {name!r} is not on the allow-list")
-        tool = None if self._tools is None else self._tools.get(name)
-        if tool is None:
-            known = [] if self._tools is None else self._tools.list_names()
-            raise Refused(f"there is no tool {name!r}; there is {', '.join(known) or 'none'}")
-        return await within(self._tool_timeout, f"the tool {name!r}", self._call_tool, name, tool, decision.params)
-
-    @staticmethod
-    async def _call_tool(name: str, tool: Tool, params: dict[str, Any]) -> object:
-        if inspect.iscoroutinefunction(tool.run):
-            return await tool.run(params)
-        value = await in_own_thread(f"converge-tool-{name}", tool.run, params)
-        return await value if inspect.isawaitable(value) else value
+    def _claims(self) -> Collection[Claim]:
+        return () if self._tasks is None else self._tasks.claims_of(self.agent_id)
 
     def _submit(self, decision: SubmitTask) -> Move:
         task: object = decision.task  # an agent may have put anything there
@@ -437,4 +457,6 @@ def _no_handler(decision: object) -> object:
 def _failure(decision: Decision, error: Exception) -> Outcome:
     if isinstance(error, Refused | MoveRefused):
         return Outcome(decision, "refused", error=str(error))
+    if isinstance(error, ToolFailed):  # its text names the type that the tool raised
+        return Outcome(decision, "failed", error=str(error))
     return Outcome(decision, "failed", error=described(error))

@@ -51,6 +51,14 @@ class LogHooks:
         log_struct(_log, logging.INFO, "message sent", agent=agent.id, message=message.id, recipient=message.recipient)
 
     @hookimpl
+    def converge_message_parked(self, agent: Agent, message: Message, failures: int) -> None:
+        """Log it."""
+        log_struct(
+            _log, logging.WARNING, "message parked", agent=agent.id, message=message.id, sender=message.sender,
+            failures=failures,
+        )  # fmt: skip
+
+    @hookimpl
     def converge_decision_failed(self, agent: Agent, outcome: Outcome) -> None:
         """Log it."""
         log_struct(

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self
 
 from converge.coordination.ballot import BallotBox
 from converge.core.agent import Agent, AgentState
+from converge.core.message import Message
 from converge.network.network import AgentNetwork
-from converge.runtime.approving import ApprovalGate, ApprovalWatch
-from converge.runtime.calls import settled, within
+from converge.runtime.agent_tools import AgentTools
+from converge.runtime.approving import ApprovalWatch, gate_of
+from converge.runtime.calls import contained, end_all, raise_why_it_ended, settled, undo_cancel, within
 from converge.runtime.context import AgentContext
+from converge.runtime.ending import Ending
+from converge.runtime.errors import CallFailed
 from converge.runtime.executor import Executor, StandardExecutor
 from converge.runtime.inbox import Inbox
+from converge.runtime.parking import ParkedMessage, Parking
 from converge.runtime.presence import Presence
+from converge.runtime.renewing import ClaimRenewer
 from converge.runtime.scheduler import Scheduler
 from converge.runtime.telling import Teller
 from converge.runtime.threads import StoreThread
 from converge.runtime.turns import Turns
-from converge.runtime.upkeep import Upkeep
+from converge.runtime.undo import Undo
+from converge.runtime.upkeep import FailureStreak, Upkeep
 from converge.runtime.watch import TaskWatch
 
 if TYPE_CHECKING:
@@ -30,8 +36,6 @@ if TYPE_CHECKING:
     from converge.coordination.approvals import Approvals
     from converge.coordination.pool_manager import PoolManager
     from converge.coordination.task_manager import TaskManager
-    from converge.core.decisions import Decision
-    from converge.core.message import Message
     from converge.core.store import Store
     from converge.core.tools import ToolRegistry
     from converge.network.discovery import AgentDescriptor, DiscoveryService
@@ -46,10 +50,11 @@ __all__ = ["STOP_TIMEOUT_SEC", "AgentRuntime", "Inbox"]
 
 STOP_TIMEOUT_SEC = 10.0
 _MESSAGES_AT_ONCE = 64
-# A stop cancels the loop, then takes four steps; each has this long. With the grace for what ignores being cancelled
-# that is less than STOP_TIMEOUT_SEC.
-_LOOP_END_SEC = 0.5
-_STEP_SEC = 2.0
+# A stop lets what was decided be carried out for a moment, cancels the loop, then takes five steps; each has this long.
+# With the grace for what ignores being cancelled that is less than STOP_TIMEOUT_SEC.
+_FINISH_SEC = 0.5
+_LOOP_END_SEC = 0.25
+_STEP_SEC = 1.5
 _log = logging.getLogger(__name__)
 
 
@@ -64,8 +69,11 @@ class AgentRuntime:
 
     Claims, and the lease in discovery, are renewed at a third of their TTL while the agent runs, and given back when it
     stops. A `decide` that fails (raises, or returns no list) is counted as `converge_decide_failures_total`; its
-    messages are shown again one by one, and one that fails alone is lost, which `converge_messages_failed_total`
-    counts. Failures back off; five in a row put the agent into ERROR, in which it is unhealthy, until one succeeds.
+    messages are shown again one by one. One that fails alone (`converge_messages_failed_total`) is shown again after
+    0.1, 0.5, 2.5 and 12.5 s, while the others go on, and is parked at its fifth failure: acknowledged, counted as
+    `converge_messages_parked_total`, and kept with the reason in `parked`, also beyond this process if `parking` has a
+    store. Failures of different causes back off; five in a row put the agent into ERROR, in which it is unhealthy,
+    until one succeeds.
 
     With `identity_registry` only verified messages of the senders in it are taken; without one, unsigned ones too, but
     never a forged one. `claim_ttl_interval_sec` makes this runtime release expired claims, of any agent, at that
@@ -105,6 +113,7 @@ class AgentRuntime:
         receive_timeout_sec: float = 30.0,
         claim_ttl_interval_sec: float | None = None,
         lifecycle: Lifecycle | None = None,
+        parking: Parking | None = None,
         approvals: Approvals | None = None,
         approval_policy: ApprovalPolicy | None = None,
         store: Store | None = None,
@@ -126,12 +135,14 @@ class AgentRuntime:
         kwargs = {
             "metrics_collector": metrics_collector,
             "replay_log": replay_log,
-            "tool_registry": tool_registry,
             "store_thread": self._store_thread,
             "capabilities": lambda: agent.capabilities.names(),  # the set may be replaced
             **(executor_kwargs or {}),
         }
-        self._gate = _gate(agent.id, approvals, approval_policy, kwargs.get("custom_handlers"))
+        self._tools = AgentTools(kwargs.get("tool_registry", tool_registry))
+        self._tools.take(agent.tools)
+        kwargs["tool_registry"] = self._tools
+        self._gate = gate_of(agent.id, approvals, approval_policy, kwargs.get("custom_handlers"))
         if self._gate is not None:
             kwargs["approvals"] = self._gate
         make = StandardExecutor if executor_factory is None else executor_factory
@@ -140,8 +151,10 @@ class AgentRuntime:
         self._ballots = None if votes is None else BallotBox(votes)
         self._main: asyncio.Task[None] | None = None
         self._started: asyncio.Future[None] | None = None
-        self._stopping = asyncio.Event()
-        self._claimed = asyncio.Event()
+        self._stopping = Ending()
+        self._ended = False  # whether the jobs are over, whoever ended them
+        self._receiving = FailureStreak()
+        self._reader: asyncio.Task[None] | None = None
         self._turns = Turns(
             agent,
             self._executor,
@@ -151,10 +164,12 @@ class AgentRuntime:
             transport,
             task_manager,
             pool_manager,
+            Parking(agent.id) if parking is None else parking,
             approvals=self._gate,
             on_store=self._on_store,
             count=self._count,
-            claimed=self._claimed,
+            claimed=self._has_claimed,
+            ending=self._is_ending,
         )
 
     # -- life
@@ -163,20 +178,48 @@ class AgentRuntime:
     def running(self) -> bool:
         """Whether the agent has started and not yet stopped."""
         started = self._started is not None and self._started.done()
-        return started and self._main is not None and not self._main.done() and not self._stopping.is_set()
+        return started and self._main is not None and not self._main.done() and not self._is_ending()
 
     def is_healthy(self) -> bool:
-        """Whether the loop runs, the agent is not in ERROR, and `health_check` agrees; one that raises does not."""
-        return self.running and self.agent.state is not AgentState.ERROR and self._agrees(self._health_check)
+        """Whether the loop runs, messages can be received, the agent is not in ERROR, and `health_check` agrees; one
+        that raises does not.
+
+        True within a second of what it says. A `decide` that takes long is no failure, however long; one that blocks
+        the event loop also blocks who asks this, so ask from outside with a timeout.
+        """
+        return self.is_receiving and self.agent.state is not AgentState.ERROR and self._agrees(self._health_check)
 
     def is_ready(self) -> bool:
         """Whether the agent takes work, and `ready_check` agrees; one that raises does not."""
-        return self.running and self._agrees(self._ready_check)
+        return self.is_receiving and self._agrees(self._ready_check)
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether it runs, and its transport does not fail again and again at receiving."""
+        return self.running and not self._receiving.lasts
+
+    @property
+    def parked(self) -> tuple[ParkedMessage, ...]:
+        """The messages that failed five times, the oldest first: at most 100, unless `parking` says otherwise."""
+        return self._turns.parking.messages
+
+    async def requeue(self, message_id: str) -> int:
+        """Show parked messages of this id to the agent again, as if they had never failed; how many there were."""
+        messages = self._turns.parking.requeue(message_id)
+        self._turns.requeue(messages)
+        return len(messages)
+
+    async def drop_parked(self, message_id: str) -> int:
+        """Forget parked messages of this id for good; how many there were. Raises what the store raises."""
+        return await self._turns.parking.drop(message_id, self._on_store)
+
+    def _is_ending(self) -> bool:
+        return self._stopping.is_set() or self._ended
 
     def _agrees(self, check: Callable[[], bool] | None) -> bool:
         try:
             return check is None or bool(check())
-        except Exception:  # noqa: BLE001  # user code; an unknown state is not a healthy one
+        except (Exception, SystemExit):  # noqa: BLE001  # user code; an unknown state is not a healthy one
             _log.exception("%s: its health or ready check failed", self.agent.id)
             return False
 
@@ -188,7 +231,7 @@ class AgentRuntime:
         if self._main is not None and not self._main.done():
             raise RuntimeError(f"the runtime of {self.agent.id} runs already; stop it first")
         self._stopping.clear()
-        self._claimed.clear()
+        self._ended, self._receiving = False, FailureStreak()
         self._turns.begin()
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._started = started
@@ -224,11 +267,18 @@ class AgentRuntime:
             main.exception()  # logged when it happened, and raised by wait_stopped; not lost when nobody waits
 
     async def wait_stopped(self) -> None:
-        """Return when the agent has stopped, by `stop`, by itself (OFFLINE), or by an error, which is raised here."""
-        if self._main is not None:
-            await asyncio.wait({self._main})
-            if not self._main.cancelled():
-                self._main.result()
+        """Return when the agent has stopped, by `stop`, by itself (OFFLINE), or by an error, which is raised here.
+
+        That somebody else cancelled the runtime's task is an error too, `CallFailed`.
+        """
+        main = self._main
+        if main is None:
+            return
+        await asyncio.wait({main})
+        if not main.cancelled():
+            main.result()
+        elif not self._stopping.is_set():
+            raise CallFailed(f"the runtime of {self.agent.id} was cancelled, and not by its stop()")
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -242,25 +292,29 @@ class AgentRuntime:
     async def _serve(self, started: asyncio.Future[None]) -> None:
         try:
             await self._teller.tell("runtime_starting")
-            async with AsyncExitStack() as stack:
-                await self._open(stack)
+            async with Undo() as undo:
+                await self._open(undo)
                 started.set_result(None)
                 await self._work()
-        except Exception:
-            if started.done():
+        except BaseException:
+            if started.done() and not self._stopping.is_set():
                 _log.exception("the runtime of %s has failed", self.agent.id)
             raise
         finally:
+            self._ended = True
             self.agent.state = AgentState.OFFLINE
             await self._teller.tell("runtime_stopped")
 
-    async def _open(self, stack: AsyncExitStack) -> None:
-        """Start everything; what undoes a step is on the stack before it is taken, as half a step needs undoing too."""
+    async def _open(self, undo: Undo) -> None:
+        """Start everything; what undoes a step is noted before it is taken, as half a step needs undoing too."""
         agent = self.agent
         self._store_thread.open()
-        stack.callback(self._store_thread.close)
-        stack.push_async_callback(self._guarded, "stopping the transport", self.transport.stop)
-        self.transport.bind_identity(agent.identity)
+        undo.add(self._store_thread.close)
+        close = getattr(self._executor, "close", None)
+        if close is not None:
+            undo.add(self._guarded, "closing the executor", close)
+        undo.add(self._guarded, "stopping the transport", self.transport.stop)
+        await settled(self.transport.bind_identity, agent.identity)
         await settled(self.transport.start)
         agent.bind(
             AgentContext(
@@ -269,31 +323,38 @@ class AgentRuntime:
                 self._pools,
                 self._ballots,
                 self._store_thread,
+                self._tools,
                 store=self._store,
                 metrics=self._metrics,
                 call_again=self._turns.call_again,
             )
         )
-        stack.callback(agent.bind, None)
+        undo.add(agent.bind, None)
         if self._tasks is not None:
-            stack.callback(self._tasks.add_listener(self._scheduler.notify))
             watch = TaskWatch.of(self._tasks)
-            watch.open()
-            stack.push_async_callback(watch.close)
-            stack.push_async_callback(self._guarded, "giving the claims back", self._give_back)
-            await self._on_store(self._tasks.take_over, agent.id)
+            watch.open(self._scheduler.notify)
+            undo.add(watch.close, self._scheduler.notify)
+            undo.add(self._guarded, "giving the claims back", self._give_back)
+        self._turns.parking.adopt(await self._on_store(self._take_up))
         if self._gate is not None:
             answers = ApprovalWatch.of(self._gate.approvals)
             answers.open(agent.id, self._answered)
-            stack.push_async_callback(answers.close, agent.id)
-        stack.push_async_callback(self._guarded, "unregistering", self._presence.withdraw)
-        await self._presence.announce()  # before on_start, so that what it sends is signed
+            undo.add(answers.close, agent.id)
+        undo.add(self._guarded, "unregistering", self._presence.withdraw)
+        await settled(self._presence.announce)  # before on_start, so that what it sends is signed
         agent.state = AgentState.IDLE
-        stack.push_async_callback(self._teller.tell, "agent_stopped")
-        stack.push_async_callback(self._guarded, "on_stop", agent.on_stop)
+        undo.add(self._teller.tell, "agent_stopped")
+        undo.add(self._guarded, "on_stop", agent.on_stop)
         await settled(agent.on_start)
-        await self._presence.announce()  # on_start may have added topics and capabilities
+        self._tools.take(agent.tools)  # on_start may have added some
+        await settled(self._presence.announce)  # on_start may have added topics and capabilities
         await self._teller.tell("agent_started")
+
+    def _take_up(self) -> dict[str, ParkedMessage]:
+        """What an earlier life of this agent has left in the store, in one hop."""
+        if self._tasks is not None:
+            self._tasks.take_over(self.agent.id)
+        return self._turns.parking.stored()
 
     def _answered(self) -> None:
         assert self._gate is not None  # only registered with one
@@ -318,26 +379,36 @@ class AgentRuntime:
         for message in self._network.unread():  # which came while on_start waited for an answer
             await self._take(message)
         self._network.is_read = True
-        tasks = [asyncio.create_task(job) for job in (self._loop(), self._stopping.wait(), *self._jobs())]
+        loop = asyncio.create_task(self._loop())
+        tasks = [loop, *(asyncio.create_task(job) for job in self._jobs())]
+        renewer = None if self._tasks is None else ClaimRenewer.of(self._tasks)
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            if renewer is not None:
+                renewer.open(self.agent.id, self._renewing_failed)
+            for task in await self._stopping.or_end_of(tasks):
+                raise_why_it_ended(task)
         finally:
+            self._ended = True
             self._network.is_read = False
-            for task in tasks:
-                task.cancel()
-            _, left = await asyncio.wait(tasks, timeout=_LOOP_END_SEC)
-            for task in left:
-                _log.error("%s: %r ignores that it was cancelled; it is left behind", self.agent.id, task.get_coro())
+            self.transport.call_when_waiting(None)
+            if self._reader is not None:
+                tasks.append(self._reader)
+            if renewer is not None:
+                await renewer.close(self.agent.id)
+            if self._turns.carrying_out:
+                await asyncio.wait({loop}, timeout=_FINISH_SEC)
+            await end_all(tasks, _LOOP_END_SEC)
+            self._turns.put_away()
 
     def _jobs(self) -> list[Coroutine[Any, Any, None]]:
-        upkeep = Upkeep(self.agent.id, self._count, self._on_store)
-        jobs = [upkeep.forever("receiving", "converge_receive_failures_total", self._listen)]
-        if self._tasks is not None:
-            jobs.append(upkeep.renewing(self._tasks, self._claimed))
-            if self._release_interval is not None:
-                jobs.append(upkeep.releasing(self._tasks, self._release_interval))
+        upkeep = Upkeep(self.agent.id, self._count, self._on_store, self._is_ending)
+        jobs = []
+        if self.transport.call_when_waiting(self._read):
+            self._read()
+        else:
+            jobs.append(self._receive_on(upkeep))
+        if self._tasks is not None and self._release_interval is not None:
+            jobs.append(upkeep.releasing(self._tasks, self._release_interval))
         if self._checkpoints is not None:
             jobs.append(
                 upkeep.checkpoints(self._checkpoints, self._checkpoint_interval, lambda: self._turns.last_activity)
@@ -348,15 +419,46 @@ class AgentRuntime:
 
     async def _loop(self) -> None:
         turns, at_once = self._turns, True
-        while self.agent.state is not AgentState.OFFLINE and not self._stopping.is_set():
-            if not at_once:
-                await self._scheduler.wait_for_work(turns.patience(self._receive_timeout))
-            await turns.take()
-            at_once = turns.has_more
-            if at_once:
-                await asyncio.sleep(0)
+        while self.agent.state is not AgentState.OFFLINE and not self._is_ending():
+            try:
+                if not at_once:
+                    await self._scheduler.wait_for_work(turns.patience(self._receive_timeout))
+                await turns.take()
+                at_once = turns.has_more
+                if at_once:
+                    await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                if self._is_ending():
+                    raise
+                undo_cancel()  # a plain `decide` has cancelled the task that it runs in
+                _log.warning("%s: its loop was cancelled by what it calls; it goes on", self.agent.id)
+            except SystemExit as error:  # of a scheduler that somebody else wrote; it would end the process
+                raise contained(error) from error
+
+    def _has_claimed(self) -> None:
+        if self._tasks is not None:
+            ClaimRenewer.of(self._tasks).look(self.agent.id)
+
+    def _renewing_failed(self) -> None:
+        self._count("converge_renew_failures_total")
 
     # -- beside the loop: each is one step of a job
+
+    def _read(self) -> None:
+        """Take what waits in the transport, with a task that ends when nothing does. The transport calls this."""
+        if (self._reader is None or self._reader.done()) and self.transport.waiting and not self._is_ending():
+            upkeep = Upkeep(self.agent.id, self._count, self._on_store, self._is_ending)
+            self._reader = asyncio.create_task(self._read_all(upkeep))
+
+    async def _read_all(self, upkeep: Upkeep) -> None:
+        try:
+            await self._receive_on(upkeep, lambda: self.transport.waiting > 0)
+        finally:
+            self._reader = None
+
+    def _receive_on(self, upkeep: Upkeep, more: Callable[[], bool] = lambda: True) -> Coroutine[Any, Any, None]:
+        what, counter = "receiving", "converge_receive_failures_total"
+        return upkeep.forever(what, counter, self._listen, self._receiving, more)
 
     async def _listen(self) -> None:
         """Take the next message, and what has come with it, before the loop is woken."""
@@ -371,10 +473,15 @@ class AgentRuntime:
         if message is None:
             self._count("converge_messages_refused_total")
             return
+        if not isinstance(message, Message):
+            raise TypeError(f"receive_verified() of {type(self.transport).__name__} gave a {type(message).__name__}")
         if self._replay_log is not None:
-            self._replay_log.record_message(message)
+            self._record(self._replay_log, message)
         if self._network.requests.take(message):
             self._count("converge_answers_received_total")
+            await self._turns.acknowledge([message])
+            return
+        if self._turns.parking.holds(message):
             await self._turns.acknowledge([message])
             return
         await self._inbox.push(message)
@@ -383,25 +490,24 @@ class AgentRuntime:
         if self._teller.listens("message_received"):
             await self._teller.tell("message_received", message=message)
 
+    def _record(self, log: ReplayLog, message: Message) -> None:
+        try:
+            log.record_message(message)
+        except Exception:  # noqa: BLE001  # a log that fails, say on one of another make, costs no message
+            self._count("converge_replay_failures_total")
+            _log.exception("%s: message %r could not be recorded", self.agent.id, message.id)
+
     async def _on_store(self, call: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401  # passes through
-        parts = (self._tasks, self._pools, self._checkpoints, self._network.discovery, self._gate)
+        parts = (self._tasks, self._pools, self._checkpoints, self._network.discovery, self._gate, self._turns.parking)
         if any(part is not None and part.blocking for part in parts):
             return await self._store_thread.run(call, *args)
-        return call(*args)
+        try:
+            return call(*args)
+        except BaseException as error:
+            if (failure := contained(error)) is error:
+                raise
+            raise failure from error  # a SystemExit would end the process
 
     def _count(self, name: str, value: int = 1) -> None:
         if self._metrics is not None and value:
             self._metrics.inc(name, value)
-
-
-def _gate(
-    agent_id: str,
-    approvals: Approvals | None,
-    policy: ApprovalPolicy | None,
-    handlers: Mapping[type[Decision], Any] | None,
-) -> ApprovalGate | None:
-    if (approvals is None) is not (policy is None):
-        raise ValueError("approvals and approval_policy go together: where to wait, and what for")
-    if approvals is None or policy is None:
-        return None
-    return ApprovalGate(agent_id, approvals, policy, {kind.__name__: kind for kind in handlers or ()})

@@ -28,6 +28,8 @@ _log = logging.getLogger(__name__)
 class Presence:
     """One agent's entry in discovery, from the start of its runtime to the stop."""
 
+    __slots__ = ("_agent", "_descriptor", "_network", "_on_store", "_registered", "_renewer")  # one an agent
+
     def __init__(
         self,
         agent: Agent,

@@ -5,9 +5,11 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from converge.coordination.task_moves import SubmitMove
 from converge.core.agent import Outcome
 from converge.core.decisions import ClaimTask, Decision
 from converge.runtime.calls import described
+from converge.runtime.decision_trace import MoveTrace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +20,10 @@ __all__ = ["StoreWork", "in_turns"]
 
 
 class StoreWork:
-    """Some decisions that are made one by one, and then some that move tasks, which are committed together."""
+    """Some decisions that are made one by one, and then some that move tasks, which are committed together.
+
+    To be made where the decisions are carried out, in the trace that they belong to.
+    """
 
     def __init__(
         self,
@@ -31,20 +36,26 @@ class StoreWork:
         self._carry_out, self._move_of = carry_out, move_of
         self._done: list[Outcome] = []
         self._judged: list[Move | Outcome] = []
+        self._trace = MoveTrace(moving)
 
     def moves(self) -> list[Move]:
         """Carry out the first ones; what the rest asks of the task manager. To be called once."""
         self._done = [self._carry_out(decision) for decision in self._others]
-        self._judged = [self._move_of(decision) for decision in self._moving]
+        self._judged = [self._in_trace(self._move_of(decision), index) for index, decision in enumerate(self._moving)]
         return [move for move in self._judged if not isinstance(move, Outcome)]
 
     def outcomes(self, results: Sequence[MoveResult]) -> list[Outcome]:
         """The outcomes of all decisions, where `results` are those of the moves."""
         left = iter(results)
-        return self._done + [
+        moved = [
             judged if isinstance(judged, Outcome) else _outcome(decision, next(left))
             for decision, judged in zip(self._moving, self._judged, strict=True)
         ]
+        self._trace.end(moved)
+        return self._done + moved
+
+    def _in_trace(self, judged: Move | Outcome, index: int) -> Move | Outcome:
+        return judged._replace(traceparent=self._trace.traceparent(index)) if isinstance(judged, SubmitMove) else judged
 
 
 def in_turns(

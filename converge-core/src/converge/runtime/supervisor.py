@@ -137,10 +137,11 @@ class _Supervisor:
             limit=_LINE_LIMIT,
         )
         self._children[process] = child
-        if self._ending:  # the run was stopped while this process was being started
-            child.terminate()
         try:
-            await asyncio.gather(self._forward(child.stdout, False), self._forward(child.stderr, True))
+            jobs = [self._forward(child.stdout, False), self._forward(child.stderr, True)]
+            if self._ending:  # the run was stopped while this process was being started
+                jobs.append(_end([child]))
+            await asyncio.gather(*jobs)
             return await child.wait()
         finally:
             if child.returncode is not None:
@@ -158,18 +159,21 @@ class _Supervisor:
             self._on_output(line.decode(errors="replace").rstrip("\n"), is_error)
 
     async def _stop_all(self) -> None:
-        """SIGTERM to all, and SIGKILL to those that have not ended in time."""
-        children = [child for child in self._children.values() if child.returncode is None]
-        for child in children:
-            child.send_signal(signal.SIGTERM)
-        if not children:
-            return
-        _, late = await asyncio.wait({asyncio.create_task(child.wait()) for child in children}, timeout=_STOP_GRACE_SEC)
-        for child in children:
-            if late and child.returncode is None:
-                _log.error("process %d did not stop within %s s and is killed", child.pid, _STOP_GRACE_SEC)
-                child.kill()
-                await child.wait()
+        await _end([child for child in self._children.values() if child.returncode is None])
+
+
+async def _end(children: Sequence[asyncio.subprocess.Process]) -> None:
+    """SIGTERM to all, and SIGKILL to those that have not ended in time."""
+    for child in children:
+        child.send_signal(signal.SIGTERM)
+    if not children:
+        return
+    _, late = await asyncio.wait({asyncio.create_task(child.wait()) for child in children}, timeout=_STOP_GRACE_SEC)
+    for child in children:
+        if late and child.returncode is None:
+            _log.error("process %d did not stop within %s s and is killed", child.pid, _STOP_GRACE_SEC)
+            child.kill()
+            await child.wait()
 
 
 def _how(code: int) -> str:

@@ -19,6 +19,8 @@ __all__ = ["Teller"]
 class Teller:
     """What the runtime of `agent` tells; to nobody when `lifecycle` is None. Raises only when it is cancelled."""
 
+    __slots__ = ("_agent", "_lifecycle")  # one an agent
+
     def __init__(self, agent: Agent, lifecycle: Lifecycle | None) -> None:
         self._agent, self._lifecycle = agent, lifecycle
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 from converge.runtime.calls import contained
 
@@ -19,16 +22,94 @@ __all__ = ["StoreThread", "in_own_thread"]
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
+_HOLD_BACK_SEC = 0.001
+"""While more calls wait, answers are held back for so long, to be told together."""
+
+
+class _Job(NamedTuple):
+    call: Callable[[], Any]
+    answer: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop
+
+
+_Answer: TypeAlias = "tuple[asyncio.Future[Any], Any, BaseException | None]"
+
+
+class _Line:
+    """Calls that one thread makes in their order; those that queue up are answered with one wake of the event loop."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="converge-store")
+        self._jobs: deque[_Job] = deque()
+        self._lock = threading.Lock()
+        self._busy = False
+
+    def add(self, job: _Job) -> None:
+        with self._lock:
+            self._jobs.append(job)
+            if self._busy:
+                return
+            self._busy = True
+        self._thread.submit(self._work)
+
+    def close(self) -> None:
+        """What was added is still done."""
+        self._thread.shutdown(wait=False)
+
+    def _work(self) -> None:
+        answers: dict[asyncio.AbstractEventLoop, list[_Answer]] = {}
+        since = time.monotonic()
+        while (job := self._next()) is not None:
+            if not job.answer.cancelled():
+                answers.setdefault(job.loop, []).append(_made(job))
+            if time.monotonic() - since > _HOLD_BACK_SEC:
+                _tell(answers)
+                answers, since = {}, time.monotonic()
+        _tell(answers)
+
+    def _next(self) -> _Job | None:
+        with self._lock:
+            self._busy = bool(self._jobs)
+            return self._jobs.popleft() if self._busy else None
+
+
+def _made(job: _Job) -> _Answer:
+    try:
+        return job.answer, job.call(), None
+    except BaseException as error:  # noqa: BLE001  # whatever it is, it is raised where the call is awaited
+        return job.answer, None, error
+
+
+def _tell(answers: dict[asyncio.AbstractEventLoop, list[_Answer]]) -> None:
+    for loop, of_loop in answers.items():
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(_settle, of_loop)
+
+
+def _settle(answers: list[_Answer]) -> None:
+    for future, value, error in answers:
+        if future.done():
+            continue
+        if error is None:
+            future.set_result(value)
+            continue
+        failure = contained(error)  # a future would refuse StopIteration, and SystemExit end the loop
+        if failure is not error:
+            failure.__cause__ = error
+        future.set_exception(failure)
+
 
 class StoreThread:
     """Runs calls on blocking stores, one after the other, away from the event loop.
 
-    All runtimes of a process share one thread; it ends when the last of them has stopped.
+    All runtimes of a process share one thread; it ends when the last of them has stopped. Calls that wait at the same
+    time share the way there and back.
     """
 
+    __slots__ = ("_open",)  # one an agent
     _lock = threading.Lock()
-    _executor: ThreadPoolExecutor | None = None
-    _users = 0
+    _line: ClassVar[_Line | None] = None
+    _users: ClassVar[int] = 0
 
     def __init__(self) -> None:
         self._open = False
@@ -39,8 +120,8 @@ class StoreThread:
             if not self._open:
                 self._open = True
                 StoreThread._users += 1
-                if StoreThread._executor is None:
-                    StoreThread._executor = ThreadPoolExecutor(1, thread_name_prefix="converge-store")
+                if StoreThread._line is None:
+                    StoreThread._line = _Line()
 
     def close(self) -> None:
         """Give the thread up; the last user of the process ends it. What was queued is still done."""
@@ -49,25 +130,22 @@ class StoreThread:
                 return
             self._open = False
             StoreThread._users -= 1
-            if StoreThread._users == 0 and StoreThread._executor is not None:
-                StoreThread._executor.shutdown(wait=False)
-                StoreThread._executor = None
+            if StoreThread._users == 0 and StoreThread._line is not None:
+                StoreThread._line.close()
+                StoreThread._line = None
 
     async def run(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """What `call` returns or raises, as `in_own_thread`. Cancelling stops the waiting, not the call."""
-        executor = StoreThread._executor
-        if not self._open or executor is None:
+        """What `call` returns or raises, as `in_own_thread`, context variables included.
+
+        Cancelling stops the waiting; a call that has not begun then is left out, one that has goes on.
+        """
+        line = StoreThread._line
+        if not self._open or line is None:
             raise RuntimeError("the store thread is closed: the runtime it belongs to has stopped")
-
-        def work() -> _T:
-            try:
-                return call(*args, **kwargs)
-            except BaseException as error:
-                if (failure := contained(error)) is error:
-                    raise
-                raise failure from error  # a future would refuse StopIteration, and SystemExit end the loop
-
-        return await asyncio.get_running_loop().run_in_executor(executor, work)
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[_T] = loop.create_future()
+        line.add(_Job(partial(contextvars.copy_context().run, call, *args, **kwargs), answer, loop))
+        return await answer
 
 
 async def in_own_thread(name: str, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:

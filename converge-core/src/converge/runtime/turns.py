@@ -6,14 +6,15 @@ import asyncio
 import inspect
 import logging
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from converge.core.agent import AgentState, Outcome
 from converge.core.decisions import ClaimTask, Decision, InvokeTool, JoinPool, ReportTask, SubmitTask
-from converge.runtime.calls import backoff, described, settled
+from converge.runtime.calls import backoff, contained, described, settled, undo_cancel
+from converge.runtime.retries import MAX_FAILURES, MAX_WAITING, Attempt, Retries
 from converge.runtime.threads import in_own_thread
+from converge.runtime.turn_trace import TurnTrace
 
 if TYPE_CHECKING:
     from converge.coordination.pool_manager import PoolManager
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from converge.runtime.approving import ApprovalGate
     from converge.runtime.executor import Executor
     from converge.runtime.inbox import Inbox
+    from converge.runtime.parking import Parking
     from converge.runtime.scheduler import Scheduler
     from converge.runtime.telling import Teller
 
@@ -34,15 +36,51 @@ _PENDING_SHOWN = 32
 _MESSAGES_AT_ONCE = 64
 _FAILURES_BEFORE_ERROR = 5
 _MAX_BACKOFF_SEC = 30.0
+_ONE_SENDER_BACKOFF_SEC = 1.0  # it may be the sender's fault; the messages of others wait behind these
+_UNSIGNED = "unsigned"
 _log = logging.getLogger(__name__)
 
 
 class Turns:
     """The turns of one agent, one after the other; what it has seen, and what it could not deal with yet.
 
-    `on_store` makes a call that may block where that harms nobody; `count` adds to a metric; `claimed` is set when the
-    agent holds a task that it did not hold at the turn before.
+    Messages of a batch that failed are shown one by one; one that fails alone waits for its pause (`Retries`) while the
+    others go on, and is parked at its fifth failure.
+
+    `on_store` makes a call that may block where that harms nobody; `count` adds to a metric; `claimed` is called when
+    the agent holds a task that it did not hold before; `ending` tells whether it is the runtime that cancels.
     """
+
+    __slots__ = (  # one an agent
+        "_again_at",
+        "_agent",
+        "_alone",
+        "_approvals",
+        "_avoided",
+        "_blamed",
+        "_claimed",
+        "_count",
+        "_ending",
+        "_executor",
+        "_failures",
+        "_held",
+        "_inbox",
+        "_on_store",
+        "_pools",
+        "_retried",
+        "_retries",
+        "_scheduler",
+        "_seen",
+        "_tasks",
+        "_teller",
+        "_trace",
+        "_transport",
+        "_undone",
+        "_wished_at",
+        "carrying_out",
+        "last_activity",
+        "parking",
+    )
 
     def __init__(
         self,
@@ -54,18 +92,25 @@ class Turns:
         transport: Transport,
         tasks: TaskManager | None,
         pools: PoolManager | None,
+        parking: Parking,
         *,
         approvals: ApprovalGate | None = None,
         on_store: Callable[..., Awaitable[Any]],
-        count: Callable[[str], None],
-        claimed: asyncio.Event,
+        count: Callable[..., None],
+        claimed: Callable[[], None],
+        ending: Callable[[], bool],
     ) -> None:
         self._agent, self._executor, self._inbox, self._scheduler = agent, executor, inbox, scheduler
         self._teller, self._transport, self._tasks, self._pools = teller, transport, tasks, pools
-        self._approvals = approvals
-        self._on_store, self._count, self._claimed = on_store, count, claimed
-        self._alone: deque[Message] = deque()  # of a batch that failed, to be shown one by one
-        self._held: set[tuple[str, int]] = set()
+        self.parking, self._retries, self._approvals = parking, Retries(), approvals
+        self._on_store, self._count, self._claimed, self._ending = on_store, count, claimed, ending
+        self._alone: list[Attempt] = []  # of a batch that failed, to be shown one by one
+        self._retried = False  # whether the turn before tried a message again
+        self._blamed: frozenset[str] = frozenset()  # who sent what has failed since a success; "" for tasks
+        self._avoided: str | None = None  # whose messages come after those of others for now
+        self.carrying_out = False
+        self._held: Collection[tuple[str, int]] = ()
+        self._trace = TurnTrace(agent)
         self.last_activity = 0.0
         self.begin()
 
@@ -73,6 +118,7 @@ class Turns:
         """Start anew: the agent has seen nothing, and nothing has failed."""
         self._seen: object = None
         self._failures = 0
+        self._blamed = frozenset()
         self._undone = 0  # calls of `decide` in a row after which a task decision failed
         self._again_at: float | None = None
         self._wished_at: float | None = None
@@ -81,10 +127,13 @@ class Turns:
     @property
     def has_more(self) -> bool:
         """Whether there is something to do that no notice will come for."""
-        return bool(self._alone) or len(self._inbox) > 0 or self._tool_results() or self._seen is None
+        waits = bool(self._alone) or (len(self._inbox) > 0 and not self._holds_enough) or self._retries.is_due()
+        return waits or self._tool_results() or self._seen is None
 
     def patience(self, most: float) -> float:
         """How many seconds to wait for work before the next turn, at most `most`."""
+        if (due_in := self._retries.due_in()) is not None:
+            most = min(most, due_in)
         moments = [at for at in (self._again_at, self._wished_at) if at is not None]
         return min([most, *(max(at - time.monotonic(), 0.0) for at in moments)])
 
@@ -99,18 +148,93 @@ class Turns:
             self._seen, self._again_at = None, None  # shown as if it were new
         if self._wished_at is not None and time.monotonic() >= self._wished_at:
             self._seen, self._wished_at = None, None
-        agent, changed = self._agent, False
+        changed, attempt = False, None
         messages: list[Message] = []
         answered = self._approvals is not None and await self._settle(self._approvals)
         try:
             tasks, changed = await self._look()
-            messages = [self._alone.popleft()] if self._alone else self._inbox.poll(_MESSAGES_AT_ONCE)
-            await settled(agent.on_tick, list(messages), tasks)
-            if agent.state is not AgentState.OFFLINE and (messages or changed or answered or self._tool_results()):
-                await self._decide(list(messages), tasks)
-                await self.acknowledge(messages)
+            attempt = self._next_attempt()
+            messages = self._next_batch() if attempt is None else [attempt.message]
+            if attempt is not None and attempt.failures >= MAX_FAILURES:
+                await self._park(attempt)
+            else:
+                await self._show(messages, tasks, changed or answered)
         except Exception as error:  # noqa: BLE001  # user code; reported, counted, backed off
-            await self._failed(error, messages, changed=changed)
+            await self._failed(error, messages, attempt, changed=changed)
+        except asyncio.CancelledError as error:
+            if self._ending():
+                self._cut_short(messages)
+                raise
+            undo_cancel()
+            await self._failed(contained(error), messages, attempt, changed=changed)
+        finally:
+            self.carrying_out = False
+
+    def requeue(self, messages: Iterable[Message]) -> None:
+        """Show each of `messages` alone, as if none had failed yet."""
+        self._alone.extend(Attempt(message) for message in messages)
+        self._scheduler.notify()
+
+    def put_away(self) -> None:
+        """The runtime has stopped: forget what a transport that redelivers will bring again after the next start."""
+        if self._transport.redelivers:
+            self._alone.clear()
+            self._retries.clear()
+            while self._inbox.poll(_MESSAGES_AT_ONCE):
+                pass
+            self.parking.restore()
+
+    def _next_attempt(self) -> Attempt | None:
+        """What is to be shown alone: what is due again, and what else waits, in turns."""
+        others = bool(self._alone) or len(self._inbox) > 0
+        if self._retries.is_due() and not (self._retried and others):
+            self._retried = True
+            self._count("converge_messages_retried_total")
+            return self._retries.pop()
+        self._retried = False
+        if not self._alone:
+            self._avoided = None
+            return None
+        if self._failures >= _FAILURES_BEFORE_ERROR and self._blames_one_sender:
+            self._avoided = min(self._blamed)
+        return self._alone.pop(0) if self._avoided is None else self._from_another_sender(self._avoided)
+
+    @property
+    def _blames_one_sender(self) -> bool:
+        return len(self._blamed) == 1 and "" not in self._blamed
+
+    def _from_another_sender(self, avoided: str) -> Attempt:
+        """A message of another sender, if there is one: the poison of one must not keep all others waiting."""
+        while batch := self._next_batch():
+            self._alone.extend(Attempt(message) for message in batch)
+        for index, attempt in enumerate(self._alone):
+            if (attempt.message.sender or _UNSIGNED) != avoided:
+                del self._alone[index]
+                return attempt
+        return self._alone.pop(0)
+
+    @property
+    def _holds_enough(self) -> bool:
+        """Whether so many failed messages wait that the inbox, and then the transport, have to hold the others."""
+        return len(self._retries) + len(self._alone) >= MAX_WAITING
+
+    def _next_batch(self) -> list[Message]:
+        return [] if self._holds_enough else self._inbox.poll(_MESSAGES_AT_ONCE)
+
+    async def _show(self, messages: list[Message], tasks: list[Task], changed: bool) -> None:
+        agent = self._agent
+        await self._settled(agent.on_tick, list(messages), tasks)
+        if agent.state is AgentState.OFFLINE:
+            self._cut_short(messages)
+        elif messages or changed or self._tool_results():
+            with self._trace.turn(messages, tasks):
+                await self._decide(list(messages), tasks)
+            await self._handled(messages)
+
+    def _cut_short(self, messages: list[Message]) -> None:
+        """The agent ends and has not dealt with `messages`; if nobody brings them again, they are lost."""
+        if messages and not self._transport.redelivers:
+            self._count("converge_messages_dropped_at_stop_total", len(messages))
 
     async def _settle(self, approvals: ApprovalGate) -> bool:
         """Whether the agent learns what became of decisions that a person had to allow."""
@@ -128,10 +252,10 @@ class Turns:
     async def _look(self) -> tuple[list[Task], bool]:
         tasks = [] if self._tasks is None else await self._on_store(self._list_tasks, self._tasks)
         held = {(task.id, task.attempt) for task in tasks if task.assigned_to == self._agent.id}
-        if not held <= self._held:
-            self._claimed.set()
-        self._held = held
-        seen = [(task.id, task.state, task.attempt) for task in tasks]
+        if not held.issubset(self._held):
+            self._claimed()
+        self._held = held or ()
+        seen = tuple((task.id, task.state, task.attempt) for task in tasks)
         changed = seen != self._seen
         self._seen = seen
         return tasks, changed
@@ -153,7 +277,10 @@ class Turns:
         if agent.state is not AgentState.ERROR:
             agent.state = AgentState.BUSY
         decisions = await self._ask_and_tell(messages, tasks)
+        self.carrying_out = True  # a stop waits for the end of this for a moment, lest it is done twice
+        self._trace.decided(decisions)
         self._failures = 0
+        self._blamed = frozenset()
         if agent.state is not AgentState.OFFLINE:
             agent.state = AgentState.IDLE
         agent.outcomes = ()
@@ -171,7 +298,7 @@ class Turns:
     async def _ask_and_tell(self, messages: list[Message], tasks: list[Task]) -> Sequence[Decision]:
         await self._teller.tell("decide_starting", messages=messages, tasks=tasks)
         try:
-            decisions = await settled(self._ask, messages, tasks)
+            decisions = await self._settled(self._ask, messages, tasks)
             if isinstance(decisions, str | bytes) or not isinstance(decisions, Sequence):
                 raise TypeError(f"decide() returned {type(decisions).__name__}; it returns a list of decisions")
         except Exception as error:
@@ -192,22 +319,34 @@ class Turns:
         if not decisions:
             return ()
         try:
-            outcomes: Any = await settled(self._executor.execute, decisions)
+            outcomes: Any = await self._settled(self._executor.execute, decisions)
             return tuple(outcomes or ())
         except Exception as error:  # noqa: BLE001  # an executor is a plugin; the agent sees what became of it
             self._count("converge_execute_failures_total")
             _log.exception("the executor of %s has failed", self._agent.id)
             return tuple(Outcome(decision, "failed", error=described(error)) for decision in decisions)
 
-    async def _failed(self, error: Exception, messages: list[Message], *, changed: bool) -> None:
-        agent = self._agent
-        self._failures += 1
+    async def _settled(self, call: Callable[..., object], *args: object) -> object:
+        """As `settled`; user code that cancels the task it runs in has failed, and does not end the agent."""
+        try:
+            return await settled(call, *args)
+        except asyncio.CancelledError as error:
+            if self._ending():
+                raise
+            undo_cancel()
+            raise contained(error) from error
+
+    async def _failed(
+        self, error: Exception, messages: list[Message], attempt: Attempt | None, *, changed: bool
+    ) -> None:
+        agent, again = self._agent, attempt is not None and attempt.failures > 0
+        self._failures += not again  # one message, however often it fails, does not put the agent into ERROR
         if len(messages) > 1:
-            self._alone.extend(messages)
+            self._alone.extend(Attempt(message) for message in messages)
         elif messages:
-            self._count("converge_messages_failed_total")
-            await self.acknowledge(messages)
+            await self._failed_alone(error, attempt or Attempt(messages[0]))
         else:
+            self._blame("")
             agent.outcomes = ()
         if changed or not messages:
             self._seen = None  # what there was to see has not been dealt with
@@ -218,13 +357,65 @@ class Turns:
             agent.state = AgentState.ERROR
         elif agent.state is AgentState.BUSY:
             agent.state = AgentState.IDLE
-        await asyncio.sleep(0 if self._failures == 1 else backoff(self._failures, _MAX_BACKOFF_SEC))
+        await asyncio.sleep(0 if again else self._pause(messages))
+
+    def _pause(self, messages: list[Message]) -> float:
+        """How long the agent rests: an agent that fails at all it is shown for long, else the others go on."""
+        if self._failures == 1 or (messages and self._failures < _FAILURES_BEFORE_ERROR):
+            return 0.0
+        most = _ONE_SENDER_BACKOFF_SEC if messages and self._blames_one_sender else _MAX_BACKOFF_SEC
+        return backoff(self._failures, min(most, _MAX_BACKOFF_SEC))
+
+    def _blame(self, sender: str) -> None:
+        if len(self._blamed) < 2:  # whether it is one is all that is asked, and senders may be as many as they like
+            self._blamed |= {sender}
+
+    async def _failed_alone(self, error: Exception, attempt: Attempt) -> None:
+        self._count("converge_messages_failed_total")
+        self._blame(attempt.message.sender or _UNSIGNED)
+        failed = Attempt(attempt.message, attempt.failures + 1, described(error))
+        if failed.failures < MAX_FAILURES:
+            self._retries.add(failed)
+        else:
+            await self._park(failed)
+
+    async def _park(self, failed: Attempt) -> None:
+        """Give the message up, and only then let the transport forget it; when the store is away, try that again."""
+        agent, message = self._agent, failed.message
+        try:
+            dropped = await self.parking.park(message, failed.error, failed.failures, self._on_store)
+        except Exception:  # noqa: BLE001  # whatever a store raises, the message is not lost
+            self._count("converge_park_failures_total")
+            _log.exception("%s: message %r could not be parked; it is tried again", agent.id, message.id)
+            self._retries.add(failed)
+            return
+        self._count("converge_messages_parked_total")
+        self._count("converge_parked_messages_dropped_total", dropped)
+        reason = failed.error.partition(":")[0]  # its text may be of the payload
+        _log.error("%s: message %r is parked after %d failures: %s", agent.id, message.id, failed.failures, reason)
+        if dropped:
+            _log.warning("%s: too many messages are parked; %d old ones were dropped", agent.id, dropped)
+        await self._teller.tell("message_parked", message=message, error=failed.error, failures=failed.failures)
+        await self.acknowledge([message])
+
+    async def _handled(self, messages: list[Message]) -> None:
+        if self.parking.awaits:
+            for message in messages:
+                await self._forget_parked(message)
+        await self.acknowledge(messages)
+
+    async def _forget_parked(self, message: Message) -> None:
+        try:
+            await self.parking.settle(message, self._on_store)
+        except Exception:  # noqa: BLE001  # the message is handled; at worst it is parked again after a restart
+            self._count("converge_park_failures_total")
+            _log.exception("%s: the record of a requeued message could not be removed", self._agent.id)
 
     async def acknowledge(self, messages: Sequence[Message]) -> None:
         """What was handled is not to come again; if the transport cannot note that, it may, after a restart."""
         try:
             if messages:
-                await self._transport.acknowledge(messages)
+                await settled(self._transport.acknowledge, messages)
         except Exception:  # noqa: BLE001  # the messages are handled, whatever the transport raises
             self._count("converge_acknowledge_failures_total")
             _log.exception("%s: %d messages could not be acknowledged", self._agent.id, len(messages))

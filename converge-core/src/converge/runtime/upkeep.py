@@ -1,14 +1,14 @@
-"""The jobs beside the loop of an agent: claims are renewed, expired ones released, checkpoints written."""
+"""The jobs beside the loop of an agent: messages received, expired claims released, checkpoints written."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from converge.runtime.calls import backoff, described, settled
+from converge.runtime.calls import backoff, contained, described, settled, undo_cancel
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -16,46 +16,89 @@ if TYPE_CHECKING:
     from converge.coordination.task_manager import TaskManager
     from converge.core.store import Store
 
-__all__ = ["Upkeep"]
+__all__ = ["FailureStreak", "Upkeep"]
 
 _MAX_BACKOFF_SEC = 1.0
-_RENEW_CHECK_SEC = 30.0  # for claims that an agent made by itself, in a `decide` that goes on
+_FAILURES_THAT_LAST = 4  # after pauses of 0.1, 0.2 and 0.4 s, so within a second
 _log = logging.getLogger(__name__)
 
 _Job: TypeAlias = "Coroutine[Any, Any, None]"
 
 
+class FailureStreak:
+    """How often in a row a job has failed, and when last. `clock` gives seconds, of any beginning."""
+
+    __slots__ = ("_clock", "_last", "failures")  # one an agent
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.failures = 0
+        self._clock, self._last = clock, 0.0
+
+    def failed(self) -> None:
+        """Note a failure."""
+        self.failures += 1
+        self._last = self._clock()
+
+    @property
+    def lasts(self) -> bool:
+        """Whether the job fails again and again, until now.
+
+        A step that has gone on for longer than the longest pause has not failed: it waits for something to come.
+        """
+        return self.failures >= _FAILURES_THAT_LAST and self._clock() - self._last < 2 * _MAX_BACKOFF_SEC
+
+
 class Upkeep:
     """The jobs of one agent, each a coroutine that goes on until it is cancelled.
 
-    `count` adds to a metric; `on_store` makes a call that may block where that harms nobody.
+    `count` adds to a metric; `on_store` makes a call that may block where that harms nobody; `ending` tells whether it
+    is the runtime that cancels.
     """
 
     def __init__(
-        self, agent_id: str, count: Callable[[str, int], None], on_store: Callable[..., Awaitable[Any]]
+        self,
+        agent_id: str,
+        count: Callable[[str, int], None],
+        on_store: Callable[..., Awaitable[Any]],
+        ending: Callable[[], bool],
     ) -> None:
-        self._agent_id, self._count, self._on_store = agent_id, count, on_store
+        self._agent_id, self._count, self._on_store, self._ending = agent_id, count, on_store, ending
 
-    async def forever(self, what: str, counter: str, step: Callable[[], Awaitable[None]]) -> None:
-        """Take `step` again and again. A store or a transport that fails is tried again, less and less often."""
-        failures = 0
-        while True:
+    async def forever(
+        self,
+        what: str,
+        counter: str,
+        step: Callable[[], Awaitable[None]],
+        streak: FailureStreak | None = None,
+        more: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Take `step` again and again, as long as there is `more`. A store or a transport that fails is tried
+        again, less and less often.
+
+        A step that cancels the task it runs in has failed as any other. `streak` follows what fails.
+        """
+        streak = FailureStreak() if streak is None else streak
+        while more():  # in one coroutine: each agent may wait in several of these
             try:
+                if streak.failures:
+                    await asyncio.sleep(backoff(streak.failures, _MAX_BACKOFF_SEC))
                 await settled(step)
-                failures = 0
+                streak.failures = 0
+                await asyncio.sleep(0)  # a step that never waits must not keep the event loop
             except Exception as error:  # noqa: BLE001  # counted and logged; tried again
-                failures += 1
-                self._count(counter, 1)
-                _log.warning(
-                    "%s: %s failed (%d in a row): %s", self._agent_id, what, failures, described(error), exc_info=error
-                )
-                await asyncio.sleep(backoff(failures, _MAX_BACKOFF_SEC))
-            await asyncio.sleep(0)  # a step that never waits must not keep the event loop
+                self._failed(what, counter, streak, error)
+            except asyncio.CancelledError as error:
+                if self._ending():
+                    raise
+                undo_cancel()
+                self._failed(what, counter, streak, contained(error))
 
-    def renewing(self, tasks: TaskManager, claimed: asyncio.Event) -> _Job:
-        """Renew the claims where a third of the TTL is over, and look again when there is a new one."""
-        step = partial(self._renew, tasks, claimed)
-        return self.forever("renewing claims", "converge_renew_failures_total", step)
+    def _failed(self, what: str, counter: str, streak: FailureStreak, error: Exception) -> None:
+        streak.failed()
+        self._count(counter, 1)
+        _log.warning(
+            "%s: %s failed (%d in a row): %s", self._agent_id, what, streak.failures, described(error), exc_info=error
+        )
 
     def releasing(self, tasks: TaskManager, interval: float) -> _Job:
         """Release expired claims, of any agent, every `interval` seconds."""
@@ -66,13 +109,6 @@ class Upkeep:
         """Write the Unix time of the last activity every `interval` seconds."""
         step = partial(self._checkpoint, store, interval, activity)
         return self.forever("writing the checkpoint", "converge_checkpoint_failures_total", step)
-
-    async def _renew(self, tasks: TaskManager, claimed: asyncio.Event) -> None:
-        claimed.clear()
-        pause = await self._on_store(tasks.renew_claims, self._agent_id)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_RENEW_CHECK_SEC if pause is None else min(pause, _RENEW_CHECK_SEC)):
-                await claimed.wait()
 
     async def _release(self, tasks: TaskManager, interval: float) -> None:
         await asyncio.sleep(interval)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from converge.runtime.calls import backoff
 from converge.runtime.threads import StoreThread
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from converge.coordination.task_manager import TaskManager
 
 __all__ = ["POLL_INTERVAL_SEC", "TaskWatch"]
@@ -25,6 +28,10 @@ class TaskWatch:
     def __init__(self, tasks: TaskManager) -> None:
         self._tasks = tasks
         self._users = 0
+        self._wake: dict[Callable[[], None], None] = {}
+        self._remove: Callable[[], None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._told = False
         self._thread = StoreThread()
         self._job: asyncio.Task[None] | None = None
 
@@ -36,22 +43,51 @@ class TaskWatch:
             watch = _watches[key] = cls(tasks)
         return watch
 
-    def open(self) -> None:
-        """Watch until `close` has been called as often."""
+    def open(self, wake: Callable[[], None] | None = None) -> None:
+        """Watch until `close` has been called as often.
+
+        `wake` is called in the event loop when tasks may have changed, whoever did it: the manager has one listener
+        for all that watch, and its thread one way to the event loop.
+        """
         self._users += 1
+        if wake is not None:
+            self._wake[wake] = None
         if self._users == 1:
+            self._loop = asyncio.get_running_loop()
+            self._remove = self._tasks.add_listener(self._changed)
             self._thread.open()
             self._job = asyncio.create_task(self._watch(), name="converge-task-watch")
 
-    async def close(self) -> None:
+    async def close(self, wake: Callable[[], None] | None = None) -> None:
         """Undo one `open`; the last one ends the watching."""
         self._users -= 1
+        if wake is not None:
+            self._wake.pop(wake, None)
         if self._users == 0 and self._job is not None:
+            if self._remove is not None:
+                self._remove()
             job, self._job = self._job, None
             _watches.pop((self._tasks, asyncio.get_running_loop()), None)
             job.cancel()
             await asyncio.wait({job})
             self._thread.close()
+
+    def _changed(self) -> None:
+        """Called by the manager, from any thread."""
+        if self._told:
+            return  # the event loop has not come to it yet
+        self._told = True
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        self._told = False
+        for wake in [*self._wake]:
+            try:
+                wake()
+            except Exception:  # noqa: BLE001  # a scheduler may be the user's own
+                _log.exception("waking who follows tasks failed; the others are woken")
 
     async def _watch(self) -> None:
         tasks, failures = self._tasks, 0

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from converge.core.errors import MessageDecodeError
 from converge.network.replay_window import ReplayWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from converge.core.identity import Identity
@@ -33,6 +33,9 @@ class Transport(ABC):
     judges what is fresh; another one may be put in its place before the start.
     """
 
+    redelivers: ClassVar[bool] = False
+    """Whether what was received and not acknowledged comes again after a stop and the next start."""
+
     def __init__(self, agent_id: str) -> None:
         self.agent_id = agent_id
         self.counters: Counter[str] = Counter()
@@ -50,6 +53,15 @@ class Transport(ABC):
     def waiting(self) -> int:
         """How many messages `receive` can give at once, as far as that is known; this default knows of none."""
         return 0
+
+    def call_when_waiting(self, call: Callable[[], None] | None) -> bool:
+        """Call `call` in the event loop whenever a message has come and nobody waits in `receive`; None: no more.
+
+        False, as in this default: the transport cannot do that, and somebody has to wait in `receive`. One that can
+        saves each idle agent a task. `waiting` has to count then, and it may be called before the start and after the
+        stop.
+        """
+        return False
 
     @abstractmethod
     async def start(self) -> None:

@@ -15,7 +15,7 @@ from converge.network.transport.base import Transport
 from converge.network.transport.mailbox import Mailbox, NotTaken
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from converge.core.message import Message
     from converge.core.topic import Topic
@@ -115,16 +115,28 @@ class LocalTransport(Transport):
         self._registry = default_registry if registry is None else registry
         self._maxsize = maxsize
         self._mailbox: Mailbox[Snapshot] | None = None
+        self._on_waiting: Callable[[], None] | None = None
 
     @property
     def waiting(self) -> int:
         """How many messages are in the mailbox."""
         return 0 if self._mailbox is None else len(self._mailbox)
 
+    def call_when_waiting(self, call: Callable[[], None] | None) -> bool:
+        """True, unless a subclass receives in a way of its own: for every message while nobody waits in `receive`."""
+        own = type(self)
+        if own.receive is not LocalTransport.receive or own.receive_verified is not Transport.receive_verified:
+            return False
+        self._on_waiting = call
+        if self._mailbox is not None:
+            self._mailbox.on_item = call
+        return True
+
     async def start(self) -> None:
         """Register with the registry, subscriptions included; takes over from another transport of the same id."""
         if self._mailbox is None:
             self._mailbox = Mailbox(self._maxsize)
+            self._mailbox.on_item = self._on_waiting
         self._registry.register(self.agent_id, self._mailbox)
         for topic in self.subscriptions:
             self._registry.subscribe(self.agent_id, topic)

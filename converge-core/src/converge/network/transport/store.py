@@ -65,6 +65,7 @@ class StoreTransport(Transport):
     """
 
     converge_options: ClassVar[type[StoreTransportOptions]] = StoreTransportOptions
+    redelivers = True
 
     def __init__(
         self,

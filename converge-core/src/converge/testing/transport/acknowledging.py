@@ -43,6 +43,7 @@ class AcknowledgeContract(TransportFixtures):
     async def test_what_was_not_acknowledged_comes_again_and_the_rest_does_not(self, agents: Agents) -> None:
         self._needs_at_least_once()
         alice, bob = await agents.start(2)
+        assert bob.transport.redelivers, "a runtime has to know, or what it holds at a stop is handled twice"
         for number in range(6):
             await alice.send(number, bob)
         held = [await _verified(bob) for _ in range(4)]

@@ -68,7 +68,6 @@ class LLMAgent(Agent):
     """
 
     converge_options: ClassVar[type] = LLMAgentOptions
-    tools: Sequence[Tool] = ()
 
     def __init__(
         self,
@@ -220,8 +219,10 @@ class LLMAgent(Agent):
         return True
 
     def _offer(self) -> Offer:
-        known = getattr(self._context, "tools", None)
-        tools = list(self.tools) if known is None else [known.get(name) for name in known.list_names()]
+        tools: list[Tool | None] = [*self.tools]
+        if self._context is not None:
+            known = self._context.tools
+            tools = [known.get(name) for name in known.list_names()]
         offer = offer_of(self.rules.allowed, [tool for tool in tools if tool is not None], self._prompt_bytes * 3 // 8)
         if offer.left_out != self._left_out:
             self._left_out = offer.left_out

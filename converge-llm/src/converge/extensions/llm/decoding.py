@@ -154,7 +154,9 @@ _MAKERS: dict[str, Callable[[Any, str], made.Decision]] = {
     "ClaimTask": lambda shape, _: made.ClaimTask(shape.task_id),
     "CreatePool": _create,
     "Delegate": lambda shape, _: made.Delegate(shape.delegatee_id, shape.scope),
-    "InvokeTool": lambda shape, _: made.InvokeTool(shape.tool_name, _plain(shape.params, "params")),
+    "InvokeTool": lambda shape, _: made.InvokeTool(
+        shape.tool_name, _plain(shape.params, "params"), task_id=shape.task_id
+    ),
     "JoinPool": lambda shape, _: made.JoinPool(shape.pool_id),
     "LeavePool": lambda shape, _: made.LeavePool(shape.pool_id),
     "Propose": lambda shape, _: made.Propose(shape.session_id, _plain(shape.proposal_content, "proposal_content")),

@@ -128,6 +128,7 @@ class _RevokeDelegation(Struct):
 class _InvokeTool(Struct):
     tool_name: _Id
     params: dict[str, Any] = {}
+    task_id: _Id | None = None
 
 
 SHAPES: Final[dict[str, type[Struct]]] = {
