@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
 from converge.network.discovery import DiscoveryQuery
 
@@ -56,16 +56,20 @@ class AgentContext:
         ballots: BallotBox | None,
         store_thread: StoreThread,
         tools: ToolRegistry,
-        *,
-        store: Store | None = None,
-        metrics: MetricsCollector | None = None,
-        call_again: Callable[[float], None] | None = None,
     ) -> None:
         self.network, self.tasks, self.pools, self.ballots = network, tasks, pools, ballots
         self.tools = tools
         self._store_thread = store_thread
-        self._call_again = call_again
-        self.store, self.metrics = store, metrics
+        self.store: Store | None = None
+        self.metrics: MetricsCollector | None = None
+        self._call_again: Callable[[float], None] | None = None
+
+    def lend(
+        self, store: Store | None, metrics: MetricsCollector | None, call_again: Callable[[float], None] | None
+    ) -> Self:
+        """Let the agent use these too; for the runtime."""
+        self.store, self.metrics, self._call_again = store, metrics, call_again
+        return self
 
     async def run(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """What `call` returns, from the store thread."""

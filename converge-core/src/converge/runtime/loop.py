@@ -78,15 +78,13 @@ class AgentRuntime:
     With `identity_registry` only verified messages of the senders in it are taken; without one, unsigned ones too, but
     never a forged one. `claim_ttl_interval_sec` makes this runtime release expired claims, of any agent, at that
     interval. With `checkpoint_store`, the Unix time of the last activity is written to `checkpoint:<agent id>` every
-    `checkpoint_interval_sec`.
+    `checkpoint_interval_sec`. `store`, by default the same, is the agent's to use (`agent.context.store`).
 
     Decisions that `approval_policy` asks a person about wait in `approvals`; one is no use without the other
     (docs/approvals.md). The listeners of `lifecycle` are told what happens (docs/hooks.md).
 
-    `store` is where the agent may keep what is to survive a restart, as `agent.context.store`; without it that is
-    `checkpoint_store`. `health_check` and `ready_check` are asked besides. `executor_factory` is called with the
-    arguments of `StandardExecutor`, those of `executor_kwargs` included. For one event loop; an `async with` block
-    starts and stops.
+    `health_check` and `ready_check` are asked besides. `executor_factory` is called with the arguments of
+    `StandardExecutor`, those of `executor_kwargs` included. For one event loop; an `async with` block starts and stops.
     """
 
     def __init__(
@@ -118,8 +116,7 @@ class AgentRuntime:
         approval_policy: ApprovalPolicy | None = None,
         store: Store | None = None,
     ) -> None:
-        self.agent, self.transport = agent, transport
-        self._store = checkpoint_store if store is None else store
+        self.agent, self.transport, self._store = agent, transport, checkpoint_store if store is None else store
         self._pools, self._tasks, self._metrics = pool_manager, task_manager, metrics_collector
         self._registry, self._replay_log = identity_registry, replay_log
         self._checkpoints, self._checkpoint_interval = checkpoint_store, checkpoint_interval_sec
@@ -316,19 +313,8 @@ class AgentRuntime:
         undo.add(self._guarded, "stopping the transport", self.transport.stop)
         await settled(self.transport.bind_identity, agent.identity)
         await settled(self.transport.start)
-        agent.bind(
-            AgentContext(
-                self._network,
-                self._tasks,
-                self._pools,
-                self._ballots,
-                self._store_thread,
-                self._tools,
-                store=self._store,
-                metrics=self._metrics,
-                call_again=self._turns.call_again,
-            )
-        )
+        context = AgentContext(self._network, self._tasks, self._pools, self._ballots, self._store_thread, self._tools)
+        agent.bind(context.lend(self._store, self._metrics, self._turns.call_again))
         undo.add(agent.bind, None)
         if self._tasks is not None:
             watch = TaskWatch.of(self._tasks)
