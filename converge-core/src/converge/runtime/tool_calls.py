@@ -13,6 +13,7 @@ from converge.core.plain import pack
 from converge.core.tool_call import ToolCall, calling
 from converge.core.tool_reference import ToolReference
 from converge.core.tools import ISOLATIONS
+from converge.observability.tracing import get_current_traceparent
 from converge.runtime.calls import within
 from converge.runtime.errors import Refused
 from converge.runtime.linux import can_isolate
@@ -144,15 +145,16 @@ class ToolCalls:
         return reference
 
     def _call(self, decision: InvokeTool, timeout: float | None) -> ToolCall:
-        claim = self._claim(decision.task_id)
+        claim, trace = self._claim(decision.task_id), get_current_traceparent()
         if claim is None:
-            return ToolCall(decision.tool_name, self._agent_id, str(uuid4()), timeout_sec=timeout)
+            key = str(uuid4())
+            return ToolCall(decision.tool_name, self._agent_id, key, timeout_sec=timeout, traceparent=trace)
         of_claim = claim.task_id, claim.attempt
         if of_claim not in self._numbers and len(self._numbers) >= _MAX_COUNTED:
             del self._numbers[next(iter(self._numbers))]  # of the oldest claim, which is over
         self._numbers[of_claim] += 1
         key = f"{claim.task_id}:{claim.attempt}:{self._numbers[of_claim]}"
-        return ToolCall(decision.tool_name, self._agent_id, key, claim.task_id, claim.attempt, timeout)
+        return ToolCall(decision.tool_name, self._agent_id, key, claim.task_id, claim.attempt, timeout, trace)
 
     def _claim(self, task_id: str | None) -> Claim | None:
         held = self._claims()

@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import os
 import signal
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from converge.core.plain import pack
@@ -45,6 +46,15 @@ def serve(channel: socket.socket, limits: ToolLimits, guard: int) -> NoReturn:
     os._exit(0)
 
 
+def _in_trace(call: ToolCall) -> AbstractContextManager[None]:
+    """A block in which the span of the call, which is one of the runtime's process, is the open one."""
+    if call.traceparent is None:
+        return nullcontext()
+    from converge.observability.tracing import continuing  # what nobody traces needs none of it
+
+    return continuing(call.traceparent)
+
+
 def _answered(
     channel: socket.socket, request: list[Any], limits: ToolLimits, tools: dict[ToolReference, Tool]
 ) -> bytes:
@@ -55,7 +65,7 @@ def _answered(
         if tool is None:
             tool = tools[reference] = _ready(reference.resolve())
             channel.sendall(frame(["loaded"]))
-        with calling(call):
+        with calling(call), _in_trace(call):
             value = tool.run(params)
             if inspect.isawaitable(value):
                 value = asyncio.run(_awaited(value))
