@@ -117,6 +117,7 @@ async def test_a_call_is_a_span_with_the_attributes_of_generative_ai() -> None:
         "gen_ai.usage.input_tokens": 100,
         "gen_ai.usage.output_tokens": 10,
     }
+    assert good.kind == "client"
     assert bad.attributes["error.type"] == "OSError"
     assert bad.error is not None
 

@@ -58,7 +58,7 @@ async def call(
     }
     options = {"gen_ai.request.max_tokens": max_output_tokens, "gen_ai.request.temperature": temperature}
     attributes |= {name: value for name, value in options.items() if value is not None}
-    with trace(f"chat {model}".strip(), attributes) as span:
+    with trace(f"chat {model}".strip(), attributes, kind="client") as span:
         try:
             given: object = await _within(
                 timeout_sec,
