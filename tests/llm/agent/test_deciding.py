@@ -34,7 +34,7 @@ from converge.extensions.llm.chat import ChatMessage, Reply, ToolCall, Usage
 from converge.extensions.llm.judging import DecisionRules
 from converge.extensions.llm.memory import size_of
 from converge.extensions.llm.shapes import SHAPES
-from tests.llm.agent.conftest import Model, TextModel, ask, message_to
+from tests.llm.agent.conftest import FakeClock, Leaping, Model, TextModel, ask, message_to
 
 
 def array(*decisions: dict[str, Any]) -> str:
@@ -406,7 +406,7 @@ async def test_tools_for_which_there_is_no_room_are_left_out_and_named(caplog: p
 
 async def test_a_failed_call_keeps_what_is_new_five_times() -> None:
     model = Model(*[OSError("down")] * 4, "[]", *[OSError("down")] * 5, "[]")
-    one = agent(model, budget=Budget(requests_per_minute=None))
+    one = agent(model, budget=Budget(requests_per_minute=None), clock=Leaping())
     await ask(one, "first")
     for _ in range(4):
         await one.decide([], [])
@@ -416,6 +416,48 @@ async def test_a_failed_call_keeps_what_is_new_five_times() -> None:
         await one.decide([], [])
     assert model.calls == 10
     assert one.counts.values["messages_given_up"] == 1
+
+
+class RateLimited(Exception):
+    retry_after = 30.0
+
+
+async def test_a_provider_that_asks_to_wait_is_left_alone_and_nothing_is_given_up(clock: FakeClock) -> None:
+    model = Model(*[RateLimited()] * 8)
+    one = agent(model, clock=clock)
+    await ask(one, "first")
+    clock.now += 29
+    await ask(one, "second")
+    assert model.calls == 1
+    for _ in range(8):
+        clock.now += 61
+        await one.decide([], [])
+    assert model.calls == 9
+    assert "first" in model.shown[8][-1].content
+    assert "second" in model.shown[8][-1].content
+
+
+async def test_of_what_cannot_be_asked_about_the_last_64_messages_are_kept(clock: FakeClock) -> None:
+    model = Model(RateLimited())
+    one = agent(model, clock=clock, max_prompt_bytes=200_000)
+    for number in range(70):
+        await ask(one, f"message {number}.")
+    clock.now += 60
+    await one.decide([], [])
+    shown = model.shown[1][-1].content
+    assert "message 5." not in shown
+    assert "message 6." in shown
+    assert "message 69." in shown
+    assert one.counts.values["not_kept"] == 6
+
+
+async def test_a_provider_that_says_it_calls_no_functions_is_asked_for_text() -> None:
+    class Fallback(Model):
+        calls_functions = False
+
+    model = Fallback('I join: [{"type":"JoinPool","pool_id":"p"}]')
+    assert await ask(agent(model)) == [JoinPool("p")]
+    assert model.tools == [()]
 
 
 def test_every_decision_has_a_shape() -> None:

@@ -133,7 +133,7 @@ async def test_a_call_that_failed_is_made_again_though_nothing_is_new() -> None:
     agent = LLMAgent(Identity.generate(), model)
     tasks.submit(Task(id="t"))
     async with AgentRuntime(agent, LocalTransport(agent.id, LocalTransportRegistry()), task_manager=tasks):
-        task = await ended(tasks, "t")
+        task = await ended(tasks, "t")  # a second later
     assert task.state is TaskState.COMPLETED
     assert agent.counts.values["failures:Overloaded"] == 1
 
