@@ -264,6 +264,8 @@ class LLMAgent(Agent):
         messages = self._conversation.prompt(system, said, room + len(system.encode()))
         self.counts.add("requests")
         self._ledger.begin()
+        if self._ledger.budget.has_totals:
+            await self._save()  # so that a process that is killed in a call over and over comes to an end
         try:
             reply = await call(
                 self.provider,
