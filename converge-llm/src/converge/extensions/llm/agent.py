@@ -114,7 +114,7 @@ class LLMAgent(Agent):
         self._failures = 0
         self._not_before = 0.0  # on the monotonic clock
         self._loaded_from: object = None
-        self._left_out: tuple[str, ...] = ()
+        self._offered: tuple[list[Tool | None], Offer] = [], offer_of(self.rules.allowed, ())
 
     @classmethod
     def from_options(cls, options: LLMAgentOptions, *, identity: Identity) -> LLMAgent:
@@ -233,12 +233,14 @@ class LLMAgent(Agent):
         if self._context is not None:
             known = self._context.tools
             tools = [known.get(name) for name in known.list_names()]
+        before, offer = self._offered
+        if len(tools) == len(before) and all(one is other for one, other in zip(tools, before, strict=True)):
+            return offer
         offer = offer_of(self.rules.allowed, [tool for tool in tools if tool is not None], self._prompt_bytes * 3 // 8)
-        if offer.left_out != self._left_out:
-            self._left_out = offer.left_out
-            self.counts.add("tools_left_out", len(offer.left_out))
-            if offer.left_out:
-                _log.warning("%s: no room in the prompt for the tools %s", self.id, ", ".join(offer.left_out)[:500])
+        self._offered = tools, offer
+        self.counts.add("tools_left_out", len(offer.left_out))
+        if offer.left_out:
+            _log.warning("%s: no room in the prompt for the tools %s", self.id, ", ".join(offer.left_out)[:500])
         return offer
 
     async def _peers(self) -> list[PeerLine]:
