@@ -173,7 +173,7 @@ class LoopbackVendor:
                     self.wfile.write(event)
                 self.close_connection = True
 
-            def log_message(self, format: str, *args: object) -> None:
+            def log_message(self, *args: object) -> None:
                 """Nothing: the requests are in `seen`."""
 
         return Handler

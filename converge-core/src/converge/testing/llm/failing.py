@@ -8,12 +8,12 @@ import asyncio
 import time
 import traceback
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from converge.testing.llm.asking import question, whole
-from converge.testing.llm.fixtures import Answer, Failure, FailureKind, ProviderFixtures, Vendor
+from converge.testing.llm.asking import whole
+from converge.testing.llm.fixtures import Answer, Failure, FailureKind, ProviderFixtures, Subject, Vendor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,7 @@ class FailingContract(ProviderFixtures):
     @_streamed
     @pytest.mark.parametrize("kind", _KINDS)
     def test_a_failure_is_the_error_that_says_what_to_do(
-        self, subject: Any, vendor: Vendor | None, kind: FailureKind, streamed: bool
+        self, subject: Subject, vendor: Vendor | None, kind: FailureKind, streamed: bool
     ) -> None:
         provider = self.completing(subject)
         self.told(vendor, Failure(kind))
@@ -51,14 +51,14 @@ class FailingContract(ProviderFixtures):
     @_streamed
     @pytest.mark.parametrize("kind", ["rate_limited", "garbage"])
     def test_after_a_failure_the_next_call_is_answered(
-        self, subject: Any, vendor: Vendor | None, kind: FailureKind, streamed: bool
+        self, subject: Subject, vendor: Vendor | None, kind: FailureKind, streamed: bool
     ) -> None:
         from converge.extensions.llm.errors import ProviderError
 
         provider = self.completing(subject)
         self.told(vendor, Failure(kind), Answer("Paris."))
 
-        async def twice(it: Any) -> str:  # noqa: ANN401  # a ChatProvider
+        async def twice(it: Subject) -> str:
             with pytest.raises(ProviderError):
                 await whole(it, streamed=streamed)
             return (await whole(it, streamed=streamed)).text
@@ -66,13 +66,15 @@ class FailingContract(ProviderFixtures):
         assert self.run(provider, twice) == "Paris."
 
     @_streamed
-    def test_the_seconds_to_wait_are_in_the_error(self, subject: Any, vendor: Vendor | None, streamed: bool) -> None:
+    def test_the_seconds_to_wait_are_in_the_error(
+        self, subject: Subject, vendor: Vendor | None, streamed: bool
+    ) -> None:
         provider = self.completing(subject)
         self.told(vendor, Failure("rate_limited", "17"))
         error = self._failure(provider, streamed=streamed)
         assert getattr(error, "retry_after", None) == 17
 
-    def test_a_date_to_wait_for_becomes_seconds(self, subject: Any, vendor: Vendor | None) -> None:
+    def test_a_date_to_wait_for_becomes_seconds(self, subject: Subject, vendor: Vendor | None) -> None:
         provider = self.completing(subject)
         self.told(vendor, Failure("rate_limited", formatdate(time.time() + 3600, usegmt=True)))
         retry_after = getattr(self._failure(provider, streamed=False), "retry_after", None)
@@ -81,7 +83,7 @@ class FailingContract(ProviderFixtures):
 
     @pytest.mark.parametrize("header", ["soon", "", "nan", "-5"])
     def test_a_time_to_wait_that_is_none_does_no_harm(
-        self, subject: Any, vendor: Vendor | None, header: str
+        self, subject: Subject, vendor: Vendor | None, header: str
     ) -> None:
         provider = self.completing(subject)
         self.told(vendor, Failure("rate_limited", header))
@@ -90,7 +92,7 @@ class FailingContract(ProviderFixtures):
         assert getattr(error, "retry_after", None) in (None, 0)
 
     @_streamed
-    def test_no_answer_in_time_is_a_timeout(self, impatient: Any, vendor: Vendor | None, streamed: bool) -> None:
+    def test_no_answer_in_time_is_a_timeout(self, impatient: Subject, vendor: Vendor | None, streamed: bool) -> None:
         if impatient is None:
             pytest.skip("the test class gives no `impatient` provider")
         provider = self.completing(impatient)
@@ -101,12 +103,12 @@ class FailingContract(ProviderFixtures):
 
     @_streamed
     def test_a_cancelled_call_ends_and_others_go_on(
-        self, subject: Any, vendor: Vendor | None, streamed: bool
+        self, subject: Subject, vendor: Vendor | None, streamed: bool
     ) -> None:
         provider = self.completing(subject)
         self.told(vendor, Failure("hang"), Answer("Paris."))
 
-        async def cancelled(it: Any) -> str:  # noqa: ANN401  # a ChatProvider
+        async def cancelled(it: Subject) -> str:
             task = asyncio.create_task(whole(it, streamed=streamed))
             await self._until_asked(vendor)
             task.cancel()
@@ -116,11 +118,11 @@ class FailingContract(ProviderFixtures):
 
         assert self.run(provider, cancelled) == "Paris."
 
-    def test_a_call_does_not_block_the_event_loop(self, subject: Any, vendor: Vendor | None) -> None:
+    def test_a_call_does_not_block_the_event_loop(self, subject: Subject, vendor: Vendor | None) -> None:
         provider = self.completing(subject)
         self.told(vendor, Failure("hang"), Answer("Paris."))
 
-        async def beside(it: Any) -> str:  # noqa: ANN401  # a ChatProvider
+        async def beside(it: Subject) -> str:
             hanging = asyncio.create_task(whole(it, streamed=False))
             await self._until_asked(vendor)
             answered = await whole(it, streamed=False)
@@ -131,21 +133,21 @@ class FailingContract(ProviderFixtures):
 
         assert self.run(provider, beside) == "Paris."
 
-    def test_chat_fails_as_complete_does(self, subject: Any, vendor: Vendor | None) -> None:
+    def test_chat_fails_as_complete_does(self, subject: Subject, vendor: Vendor | None) -> None:
         self.completing(subject)
         self.told(vendor, Failure("overloaded"))
         error = self._raised(lambda: subject.chat([{"role": "user", "content": "Hello"}]))
         assert type(error).__name__ == "Overloaded"
         self._check_the_key_is_nowhere(error)
 
-    def test_the_key_is_not_shown(self, subject: Any) -> None:
+    def test_the_key_is_not_shown(self, subject: Subject) -> None:
         if self.key is None:
             pytest.skip("the test class gives no `key`")
         assert self.key not in repr(subject)
         assert self.key not in str(subject)
         assert self.key not in repr(vars(subject))
 
-    async def _until_asked(self, vendor: Any) -> None:
+    async def _until_asked(self, vendor: Vendor | None) -> None:
         """Until the vendor has the request in hand, where it can say so."""
         asked = getattr(vendor, "asked", None)
         if asked is None:
@@ -154,15 +156,12 @@ class FailingContract(ProviderFixtures):
         while not asked():  # noqa: ASYNC110  # the vendor is in another thread
             await asyncio.sleep(0.005)
 
-    def _failure(self, provider: Any, *, streamed: bool) -> ProviderError:
+    def _failure(self, provider: Subject, *, streamed: bool) -> ProviderError:
         from converge.extensions.llm.errors import ProviderError
 
-        async def fails(it: Any) -> ProviderError:  # noqa: ANN401  # a ChatProvider
+        async def fails(it: Subject) -> ProviderError:
             with pytest.raises(ProviderError) as caught:
-                if streamed:
-                    [piece async for piece in it.stream(question())]
-                else:
-                    await it.complete(question())
+                await whole(it, streamed=streamed)
             return caught.value
 
         return self.run(provider, fails)

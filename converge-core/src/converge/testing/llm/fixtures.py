@@ -5,17 +5,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
 
 import pytest
 from attrs import frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
 
-__all__ = ["Answer", "Failure", "FailureKind", "FunctionCall", "ProviderFixtures", "Vendor"]
+__all__ = ["Answer", "Failure", "FailureKind", "FunctionCall", "ProviderFixtures", "Subject", "Vendor"]
 
 _Result = TypeVar("_Result")
+
+Subject: TypeAlias = Any
+"""An `LLMProvider`, perhaps a `ChatProvider`: their module is not imported here."""
 
 FailureKind = Literal["rate_limited", "overloaded", "rejected", "no_key", "hang", "broken", "garbage"]
 
@@ -70,7 +74,7 @@ class ProviderFixtures:
     """So many calls are made at the same time."""
 
     @pytest.fixture
-    def subject(self) -> Any:  # noqa: ANN401  # an LLMProvider, perhaps a ChatProvider; their module is not ours
+    def subject(self) -> Subject:
         """The provider."""
         raise NotImplementedError("override the fixture `subject`")
 
@@ -80,7 +84,7 @@ class ProviderFixtures:
         return None
 
     @pytest.fixture
-    def impatient(self) -> Any:  # noqa: ANN401  # as above
+    def impatient(self) -> Subject:
         """A provider as `subject` whose time limit is less than a second. None: that test is skipped."""
         return None
 
@@ -90,13 +94,13 @@ class ProviderFixtures:
             pytest.skip("the test class gives no `vendor`")
         vendor.will(*outcomes)
 
-    def completing(self, subject: Any) -> Any:  # noqa: ANN401  # as above
+    def completing(self, subject: Subject) -> Subject:
         """`subject`, if it can `complete`; else the test is skipped."""
         if not callable(getattr(subject, "complete", None)):
             pytest.skip("the provider has `chat` only")
         return subject
 
-    def run(self, subject: Any, use: Callable[[Any], Awaitable[_Result]]) -> _Result:  # noqa: ANN401  # as above
+    def run(self, subject: Subject, use: Callable[[Any], Awaitable[_Result]]) -> _Result:
         """What `use(subject)` gives on an event loop of its own, at whose end the provider is closed."""
 
         async def used() -> _Result:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from attrs import field, frozen, validators
 
 from converge.extensions.llm.anthropic_messages import MessageStream, message_reply, request_messages, request_tools
-from converge.extensions.llm.errors import BadReply
 from converge.extensions.llm.vendor import VendorProvider
 from converge.plugins import Secret
 
@@ -75,16 +74,14 @@ class AnthropicProvider(VendorProvider):
     async def _ask(self, client: AsyncAnthropic, request: Request) -> Reply:
         create: Any = client.messages.create  # typed for literals, where we have data
         message = await create(**_arguments(request))
-        if isinstance(message, str):  # what the library makes of an answer that is no JSON
-            raise BadReply(f"{self._asked}: the reply is no JSON: {message[:100]!r}")
-        return message_reply(message.model_dump(warnings=False), asked=self._asked)
+        return message_reply(self._body(message), asked=self._asked)
 
     async def _pieces(self, client: AsyncAnthropic, request: Request) -> AsyncGenerator[str | Reply, None]:
         create: Any = client.messages.create  # as above
         arrived = MessageStream(asked=self._asked)
         async with await create(**_arguments(request), stream=True) as events:
             async for event in events:
-                piece = arrived.add(event.model_dump(warnings=False))
+                piece = arrived.add(self._body(event))
                 if piece:
                     yield piece
         yield arrived.reply()
@@ -102,5 +99,7 @@ def _arguments(request: Request) -> dict[str, Any]:
     if request.tools:
         arguments["tools"] = request_tools(request.tools)
     if request.temperature is not None:
-        arguments["temperature"] = request.temperature
+        arguments["extra_body"] = {
+            "temperature": request.temperature
+        }  # the library no longer names it; models do take it
     return arguments

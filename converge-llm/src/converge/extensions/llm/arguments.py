@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from converge.extensions.llm.chat import ToolCall
+
+if TYPE_CHECKING:
+    import re
 
 __all__ = ["json_text", "portable_id", "tool_call"]
 

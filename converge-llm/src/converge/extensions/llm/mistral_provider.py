@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import math
 import re
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -57,26 +59,36 @@ class MistralProvider(VendorProvider):
         )
 
     def _connect(self, key: str) -> Mistral:
+        # its own connections are closed by a finalizer, wherever that happens to run: these are closed by us
+        connections = importlib.import_module("httpx2")
         client: Mistral = self._library.Mistral(
-            api_key=key, server_url=self.base_url, retry_config=None, timeout_ms=max(1, int(self.timeout_sec * 1000))
+            api_key=key,
+            server_url=self.base_url,
+            client=connections.Client(),
+            async_client=connections.AsyncClient(follow_redirects=True),
+            retry_config=None,
+            timeout_ms=math.ceil(self.timeout_sec * 1000),
         )
         return client
 
     async def _disconnect(self, client: Mistral) -> None:
-        await client.__aexit__(None, None, None)
-        client.__exit__(None, None, None)
+        settings = client.sdk_configuration
+        if settings.async_client is not None:
+            await settings.async_client.aclose()
+        if settings.client is not None:
+            settings.client.close()
 
     async def _ask(self, client: Mistral, request: Request) -> Reply:
         complete: Any = client.chat.complete_async  # typed for literals, where we have data
         completion = await complete(**_arguments(request))
-        return completion_reply(completion.model_dump(warnings=False), asked=self._asked)
+        return completion_reply(self._body(completion), asked=self._asked)
 
     async def _pieces(self, client: Mistral, request: Request) -> AsyncGenerator[str | Reply, None]:
         begin: Any = client.chat.stream_async  # as above
         arrived = CompletionStream(asked=self._asked)
         async with await begin(**_arguments(request)) as events:
             async for event in events:
-                piece = arrived.add(event.data.model_dump(warnings=False))
+                piece = arrived.add(self._body(event.data))
                 if piece:
                     yield piece
         yield arrived.reply()

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from attrs import field, frozen, validators
 
 from converge.extensions.llm.completions import CompletionStream, completion_reply, request_messages, request_tools
-from converge.extensions.llm.errors import BadReply
 from converge.extensions.llm.vendor import VendorProvider
 from converge.plugins import Secret
 
@@ -73,9 +72,7 @@ class OpenAIProvider(VendorProvider):
     async def _ask(self, client: AsyncOpenAI, request: Request) -> Reply:
         create: Any = client.chat.completions.create  # typed for literals, where we have data
         completion = await create(**self._arguments(request))
-        if isinstance(completion, str):  # what the library makes of an answer that is no JSON
-            raise BadReply(f"{self._asked}: the reply is no JSON: {completion[:100]!r}")
-        return completion_reply(completion.model_dump(warnings=False), asked=self._asked)
+        return completion_reply(self._body(completion), asked=self._asked)
 
     async def _pieces(self, client: AsyncOpenAI, request: Request) -> AsyncGenerator[str | Reply, None]:
         create: Any = client.chat.completions.create  # as above
@@ -83,7 +80,7 @@ class OpenAIProvider(VendorProvider):
         chunks = await create(**self._arguments(request), stream=True, stream_options={"include_usage": True})
         async with chunks:
             async for chunk in chunks:
-                piece = arrived.add(chunk.model_dump(warnings=False))
+                piece = arrived.add(self._body(chunk))
                 if piece:
                     yield piece
         yield arrived.reply()

@@ -30,7 +30,7 @@ def message_dicts(messages: Iterable[ChatMessage]) -> list[dict[str, Any]]:
     return [_as_dict(message) for message in messages]
 
 
-def _message(place: int, message: dict[str, Any]) -> ChatMessage:
+def _message(place: int, message: object) -> ChatMessage:
     if not isinstance(message, dict):
         raise ValueError(f"message {place} is {type(message).__name__}, not a dict with 'role' and 'content'")
     role, content = message.get("role"), message.get("content")
@@ -44,9 +44,9 @@ def _message(place: int, message: dict[str, Any]) -> ChatMessage:
     return ChatMessage(cast("Any", role), content, calls, message.get("tool_call_id"))
 
 
-def _call(place: int, call: dict[str, Any]) -> ToolCall:
+def _call(place: int, call: object) -> ToolCall:
     function = call.get("function") if isinstance(call, dict) else None
-    if not isinstance(function, dict):
+    if not isinstance(call, dict) or not isinstance(function, dict):
         raise ValueError(f"message {place} has a tool call without 'function'")
     return tool_call(call.get("id"), function.get("name"), function.get("arguments"))
 

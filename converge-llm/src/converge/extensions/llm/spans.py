@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from converge.observability.tracing import current_span, end_span, is_in_trace, is_tracing, start_span
 
@@ -40,7 +40,7 @@ class ChatSpan:
         self._span: Span | None = None
         self._is_own = False
 
-    def __enter__(self) -> ChatSpan:
+    def __enter__(self) -> Self:
         around = current_span()
         if around is not None and around.attributes.get(_OPERATION) == "chat":
             self._span = around

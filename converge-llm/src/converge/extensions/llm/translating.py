@@ -25,7 +25,7 @@ _MOST_TEXT: Final = 500
 _TIMEOUTS: Final = frozenset({"APITimeoutError", "TimeoutException", "TimeoutError"})
 _UNREADABLE: Final = frozenset(
     {"APIResponseValidationError", "ResponseValidationError", "JSONDecodeError", "ValidationError", "DecodingError"}
-    | {"UnicodeDecodeError"}
+    | {"RecursionError", "UnicodeDecodeError"}
 )
 _UNREACHABLE: Final = frozenset({"APIConnectionError", "TransportError", "NoResponseError", "OSError"})
 _UNSENDABLE: Final = frozenset({"LocalProtocolError", "UnsupportedProtocol", "InvalidURL"})
@@ -64,7 +64,7 @@ def scrubbed(text: str, key: str | None) -> str:
 
 
 def retry_after_of(headers: Mapping[str, str], now: float | None = None) -> float | None:
-    """Seconds that `headers` ask to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date (RFC 9110, 10.2.3).
+    """Seconds that `headers` ask to wait: `retry-after-ms`, or `Retry-After` as a number or a date (RFC 9110, 10.2.3).
 
     `now` is in Unix seconds. None when they say nothing that can be understood.
     """

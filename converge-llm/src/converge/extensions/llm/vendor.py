@@ -9,22 +9,21 @@ import os
 import threading
 import weakref
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from attrs import frozen
 
-from converge.extensions.llm.blocking import blocking_loop, iterate, wait_for
-from converge.extensions.llm.chat import ChatMessage, Reply
-from converge.extensions.llm.errors import KeyMissing, SDKMissing
-from converge.extensions.llm.plain_messages import chat_messages
+from converge.extensions.llm.blocking import blocking_loop, wait_for
+from converge.extensions.llm.blocking_chat import BlockingChat
+from converge.extensions.llm.chat import ChatMessage, Reply, ToolSpec
+from converge.extensions.llm.errors import BadReply, KeyMissing, SDKMissing
 from converge.extensions.llm.spans import ChatSpan
 from converge.extensions.llm.translating import provider_error
 from converge.plugins import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Iterator, Sequence
-
-    from converge.extensions.llm.chat import ToolSpec
+    from collections.abc import AsyncGenerator, Awaitable
 
 __all__ = ["Request", "VendorProvider"]
 
@@ -43,7 +42,7 @@ class Request:
     temperature: float | None
 
 
-class VendorProvider(ABC):
+class VendorProvider(BlockingChat, ABC):
     """A model of a vendor, asked through the vendor's own library.
 
     `timeout_sec` bounds a whole call, streamed or not; the time that the reader of a stream takes does not count.
@@ -67,7 +66,7 @@ class VendorProvider(ABC):
         timeout_sec: float,
         max_output_tokens: int | None,
     ) -> None:
-        if not isinstance(model, str) or not model:
+        if not model:
             raise ValueError(f"model is the name of a model, not {model!r}")
         if not 0 < timeout_sec < math.inf:
             raise ValueError(f"timeout_sec is a number of seconds above 0, not {timeout_sec!r}")
@@ -92,8 +91,6 @@ class VendorProvider(ABC):
             "timeout_sec": self.timeout_sec,
             "max_output_tokens": self.max_output_tokens,
         }
-
-    # asynchronous
 
     async def complete(
         self,
@@ -147,22 +144,6 @@ class VendorProvider(ABC):
         if apart is not None and apart is not here:
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._close_here(), apart))
 
-    # blocking
-
-    def chat(self, messages: list[dict[str, Any]], **kwargs: Any) -> str:
-        """The text of the reply; blocks the calling thread.
-
-        `messages` are dicts with "role" and "content". `kwargs` are those of `complete`: `tools`, `max_output_tokens`
-        and `temperature`.
-        """
-        return wait_for(self.complete(chat_messages(messages), **kwargs)).text
-
-    def chat_stream(self, messages: list[dict[str, Any]], **kwargs: Any) -> Iterator[str]:
-        """The text of the reply in pieces as they come; each step blocks the calling thread. Arguments as of `chat`."""
-        for piece in iterate(self.stream(chat_messages(messages), **kwargs)):
-            if isinstance(piece, str):
-                yield piece
-
     def close(self) -> None:
         """Close the client of the blocking calls; from an event loop, use `aclose`."""
         if blocking_loop(start=False) is not None:
@@ -206,9 +187,7 @@ class VendorProvider(ABC):
         most = self.max_output_tokens if max_output_tokens is None else max_output_tokens
         return Request(self.model, messages, tools, most, temperature)
 
-    async def _guarded(
-        self, work: Awaitable[_Result], seconds: float, *, begun: bool = False
-    ) -> tuple[_Result, float]:
+    async def _guarded(self, work: Awaitable[_Result], seconds: float, *, begun: bool = False) -> tuple[_Result, float]:
         """The result of `work` and the seconds it took. Nothing of a vendor's error is chained: it holds the key."""
         clock = asyncio.get_running_loop().time
         started = clock()
@@ -237,7 +216,9 @@ class VendorProvider(ABC):
     def _key(self) -> str:
         key = self._key_or_none()
         if not key:
-            raise KeyMissing(f"{self._asked}: no API key; set the environment variable {self._variable}, or give api_key")
+            raise KeyMissing(
+                f"{self._asked}: no API key; set the environment variable {self._variable}, or give api_key"
+            )
         if not key.isascii() or not key.isprintable() or " " in key:
             raise KeyMissing(
                 f"{self._asked}: the API key has characters that no key has; check {self._variable}, or api_key"
@@ -254,7 +235,17 @@ class VendorProvider(ABC):
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] != self._sdk.partition(".")[0]:
                 raise
-        raise SDKMissing(f"{type(self).__name__} needs the package of its vendor: pip install 'converge-llm[{self.extra()}]'")
+        raise SDKMissing(
+            f"{type(self).__name__} needs the package of its vendor: pip install 'converge-llm[{self.extra()}]'"
+        )
+
+    def _body(self, answer: object) -> dict[str, Any]:
+        """The answer as plain data; the libraries give whatever came when it is nothing that they know."""
+        dump = getattr(answer, "model_dump", None)
+        body = None if dump is None else dump(warnings=False)
+        if not isinstance(body, dict):
+            raise BadReply(f"{self._asked}: the reply is no object of the interface: {answer!r:.100}")
+        return body
 
     @classmethod
     def extra(cls) -> str:
