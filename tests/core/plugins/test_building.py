@@ -306,3 +306,42 @@ def test_options_can_be_checked_without_building_anything(manager: PluginManager
 
 def test_the_plugins_in_options_are_not_built_for_a_check(stocked: PluginManager) -> None:
     assert stocked.check_options("store", {"use": "cache", "inner": "gone"}) is Cache
+
+
+@frozen
+class ChainOptions:
+    links: list[object] = plugin_field("store")  # noqa: RUF009  # makes an attrs field
+
+
+@define
+class Chain:
+    converge_options: ClassVar[type] = ChainOptions
+    links: list[object]
+
+    def to_options(self) -> dict[str, object]:
+        return {"links": self.links}
+
+
+def test_a_plugin_field_takes_a_list_of_names_tables_and_objects(stocked: PluginManager) -> None:
+    stocked.override("store", "chain", Chain)
+    made = stocked.build("store", {"use": "chain", "links": ["shelf", {"use": "box", "path": "p"}, Shelf(7)]})
+    assert made == Chain([Shelf(), Box("p", 3), Shelf(7)])
+
+
+def test_a_list_of_plugins_is_described_and_built_again(stocked: PluginManager) -> None:
+    stocked.override("store", "chain", Chain)
+    made = stocked.build("store", {"use": "chain", "links": ["memory", {"use": "box", "path": "p", "size": 5}]})
+    table = stocked.describe(made)
+    assert table is not None
+    assert table["links"] == [{"use": "memory"}, {"use": "box", "path": "p", "size": 5}]
+    again = stocked.build("store", table)
+    assert isinstance(again, Chain)
+    assert again.links[1] == Box("p", 5)
+    assert stocked.describe(Chain([Shelf(), object()])) is None
+
+
+def test_what_is_wrong_in_a_list_of_plugins_has_its_place(stocked: PluginManager) -> None:
+    stocked.override("store", "chain", Chain)
+    with pytest.raises(PluginOptionsError) as caught:
+        stocked.build("store", {"use": "chain", "links": ["shelf", {"use": "box", "size": 5}]}, where="[store]")
+    assert "links[1].path" in str(caught.value)

@@ -57,6 +57,8 @@ def test_an_ending_without_text_of_its_own_still_says_who() -> None:
         ("store", "file", "converge-storage-file"),
         ("transport", "websocket", "converge-websocket"),
         ("hooks", "otel", "converge-otel"),
+        ("tool", "mcp", "converge-mcp"),
+        ("command", "mcp", "converge-mcp"),
         ("llm_provider", "openai", "'converge-llm[openai]'"),
         ("llm_provider", "anthropic", "'converge-llm[anthropic]'"),
         ("llm_provider", "mistral", "'converge-llm[mistral]'"),

@@ -14,8 +14,8 @@ from converge.core.agent import Outcome
 from converge.core.decisions import InvokeTool
 from converge.core.tools import ToolRegistry, tool
 from converge.runtime.executor import DEFAULT_TOOL_TIMEOUT_SEC, StandardExecutor
-from converge.runtime.tool_limits import ToolLimits
-from converge.runtime.tool_pool import ToolPool
+from converge.runtime.tools.limits import ToolLimits
+from converge.runtime.tools.pool import ToolPool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -15,10 +15,10 @@ from converge.core.tool_call import ToolCall, calling
 from converge.core.tools import ISOLATIONS
 from converge.runtime.execution import check_execution
 from converge.runtime.executor_options import ProcessExecutorOptions, StandardExecutorOptions
-from converge.runtime.tool_calls import DEFAULT_TOOL_TIMEOUT_SEC
-from converge.runtime.tool_limits import MAX_RESULT_BYTES, ToolLimits
-from converge.runtime.tool_pool import DEFAULT_WORKERS, IDLE_SEC
-from converge.runtime.tool_process import LOAD_TIMEOUT_SEC
+from converge.runtime.tools.calls import DEFAULT_TOOL_TIMEOUT_SEC
+from converge.runtime.tools.limits import MAX_RESULT_BYTES, ToolLimits
+from converge.runtime.tools.pool import DEFAULT_WORKERS, IDLE_SEC
+from converge.runtime.tools.process import LOAD_TIMEOUT_SEC
 from converge.testing.tool import ToolContract
 
 DOCS = Path(__file__).parents[3] / "docs"

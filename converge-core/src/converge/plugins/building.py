@@ -89,10 +89,18 @@ def options_of(obj: object, describe: Callable[[object, str], dict[str, object] 
         if isinstance(value, Secret):
             options[key] = {"env": value.env} if value.env else None
         elif key in kinds and value is not None and not isinstance(value, str | Mapping):
-            options[key] = describe(value, kinds[key])
+            options[key] = _described(value, kinds[key], describe)
         if options[key] is None and value is not None:
             return None
     return options
+
+
+def _described(value: object, kind: str, describe: Callable[[object, str], dict[str, object] | None]) -> object:
+    """The table of one plugin, or those of a list of them; None when one of them has none."""
+    if not isinstance(value, list | tuple):
+        return describe(value, kind)
+    tables = [one if isinstance(one, str | Mapping) else describe(one, kind) for one in value]
+    return None if None in tables else tables
 
 
 def check_options(kind: str, name: str, driver: object, table: Mapping[str, object]) -> None:

@@ -18,9 +18,10 @@ PLUGIN_KIND: Final = "converge_plugin_kind"
 
 
 def plugin_field(kind: str, **attributes: Any) -> Any:  # noqa: ANN401  # as attrs.field, so that checkers take it for a default
-    """A field of an options class that takes a plugin of `kind`, written as a name or a `use` table.
+    """A field of an options class that takes a plugin of `kind`, written as a name or a `use` table, or a list of them.
 
-    In the options object that the driver receives, the field holds the built object. `attributes` are those of
+    In the options object that the driver receives, the field holds the built object, or the
+    list of them. `attributes` are those of
     `attrs.field`; a `default` that is a name or a table is built as well. An object in place of a table is taken as
     it is. A `kind` that does not exist is a `ValueError`.
     """

@@ -280,9 +280,21 @@ def _field_value(converter: Converter, value: object, field: attrs.Attribute[obj
     if PLUGIN_KIND not in field.metadata:
         kind: Any = object if field.type is None else field.type
         return converter.structure(value, kind)
-    if not isinstance(value, str | Mapping):
-        return value  # built in code
-    return _build_nested.get()(field.metadata[PLUGIN_KIND], value)
+    build = _build_nested.get()
+    if isinstance(value, list | tuple) and any(isinstance(item, str | Mapping) for item in value):
+        return _plugins(build, field.metadata[PLUGIN_KIND], value)
+    return value if not isinstance(value, str | Mapping) else build(field.metadata[PLUGIN_KIND], value)
+
+
+def _plugins(build: Callable[[str, object], object], kind: str, values: Iterable[object]) -> list[object]:
+    """Each of `values` built, those that were built in code as they are; all refusals together."""
+    made: list[object] = []
+    problems = Problems()
+    for index, value in enumerate(values):
+        with problems.under(f"[{index}]"):
+            made.append(build(kind, value) if isinstance(value, str | Mapping) else value)
+    problems.raise_any()
+    return made
 
 
 def _refused_field(

@@ -265,6 +265,7 @@ class Application:
             parking=Parking(member.identity.fingerprint, shared.store),
             approvals=None if policy is None else shared.approvals,
             approval_policy=policy,
+            store=store,
         )
 
     def _agent(self, member: Member) -> Agent:

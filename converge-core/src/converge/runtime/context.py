@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
+
+from converge.network.discovery import DiscoveryQuery
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -11,11 +13,14 @@ if TYPE_CHECKING:
     from converge.coordination.ballot import BallotBox
     from converge.coordination.pool_manager import PoolManager
     from converge.coordination.task_manager import TaskManager
+    from converge.core.store import Store
     from converge.core.task import Task
     from converge.core.tools import ToolRegistry
-    from converge.network.discovery import AgentDescriptor, DiscoveryQuery
+    from converge.network.discovery import AgentDescriptor
     from converge.network.network import AgentNetwork
+    from converge.observability.metrics import MetricsCollector
     from converge.runtime.threads import StoreThread
+    from converge.runtime.turns import Turns
 
 __all__ = ["AgentContext"]
 
@@ -28,10 +33,21 @@ class AgentContext:
 
     Managers on a store that blocks must not be called from the event loop: an async `decide` awaits
     `context.run(manager.method, …)`; one that is `blocking = True` calls them directly. A manager that the runtime was
-    not given is None.
+    not given is None, and so are `store`, where an agent keeps what is to survive a restart (under keys that end in its
+    id), and `metrics`.
     """
 
-    __slots__ = ("_store_thread", "ballots", "network", "pools", "tasks", "tools")  # one an agent
+    __slots__ = (  # one an agent
+        "_store_thread",
+        "_turns",
+        "ballots",
+        "metrics",
+        "network",
+        "pools",
+        "store",
+        "tasks",
+        "tools",
+    )
 
     def __init__(
         self,
@@ -45,10 +61,32 @@ class AgentContext:
         self.network, self.tasks, self.pools, self.ballots = network, tasks, pools, ballots
         self.tools = tools
         self._store_thread = store_thread
+        self.store: Store | None = None
+        self.metrics: MetricsCollector | None = None
+        self._turns: Turns | None = None
+
+    def lend(self, store: Store | None, metrics: MetricsCollector | None, turns: Turns | None) -> Self:
+        """Let the agent use these too; for the runtime."""
+        self.store, self.metrics, self._turns = store, metrics, turns
+        return self
 
     async def run(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """What `call` returns, from the store thread."""
         return await self._store_thread.run(call, *args, **kwargs)
+
+    def call_again(self, after_sec: float) -> None:
+        """Have `decide` called in `after_sec` seconds, also if nothing is new then; the earliest of several counts.
+
+        For `decide` and the hooks: an agent that puts something off (until a budget allows it, until a service is
+        back) is woken by it.
+        """
+        if self._turns is not None:
+            self._turns.call_again(after_sec)
+
+    async def peers(self) -> list[AgentDescriptor]:
+        """The other agents that can be discovered now, in every process that shares the store."""
+        found = await self.discover(DiscoveryQuery())
+        return [descriptor for descriptor in found if descriptor.id != self.network.transport.agent_id]
 
     async def discover(self, query: DiscoveryQuery) -> list[AgentDescriptor]:
         """The agents that fit `query` now, in every process that shares the store."""

@@ -79,7 +79,7 @@ class AgentRuntime:
     With `identity_registry` only verified messages of the senders in it are taken; without one, unsigned ones too, but
     never a forged one. `claim_ttl_interval_sec` makes this runtime release expired claims, of any agent, at that
     interval. With `checkpoint_store`, the Unix time of the last activity is written to `checkpoint:<agent id>` every
-    `checkpoint_interval_sec`.
+    `checkpoint_interval_sec`. `store`, by default the same, is the agent's to use (`agent.context.store`).
 
     Decisions that `approval_policy` asks a person about wait in `approvals`; one is no use without the other
     (docs/approvals.md). The listeners of `lifecycle` are told what happens (docs/hooks.md).
@@ -92,7 +92,7 @@ class AgentRuntime:
         "__dict__", "__weakref__", "_ballots", "_checkpoint_interval", "_checkpoints", "_ended", "_executor",
         "_gate", "_health_check", "_inbox", "_main", "_metrics", "_network", "_pools", "_presence", "_reader",
         "_ready_check", "_receive_timeout", "_receiving", "_registry", "_release_interval", "_replay_log",
-        "_scheduler", "_started", "_stopping", "_store_thread", "_tasks", "_teller", "_tools", "_turns",
+        "_scheduler", "_started", "_stopping", "_store", "_store_thread", "_tasks", "_teller", "_tools", "_turns",
         "agent", "transport",
     )  # fmt: skip
 
@@ -123,8 +123,9 @@ class AgentRuntime:
         parking: Parking | None = None,
         approvals: Approvals | None = None,
         approval_policy: ApprovalPolicy | None = None,
+        store: Store | None = None,
     ) -> None:
-        self.agent, self.transport = agent, transport
+        self.agent, self.transport, self._store = agent, transport, checkpoint_store if store is None else store
         self._pools, self._tasks, self._metrics = pool_manager, task_manager, metrics_collector
         self._registry, self._replay_log = identity_registry, replay_log
         self._checkpoints, self._checkpoint_interval = checkpoint_store, checkpoint_interval_sec
@@ -319,9 +320,8 @@ class AgentRuntime:
         undo.add("transport")
         await settled(self.transport.bind_identity, agent.identity)
         await settled(self.transport.start)
-        agent.bind(
-            AgentContext(self._network, self._tasks, self._pools, self._ballots, self._store_thread, self._tools)
-        )
+        context = AgentContext(self._network, self._tasks, self._pools, self._ballots, self._store_thread, self._tools)
+        agent.bind(context.lend(self._store, self._metrics, self._turns))
         undo.add("context")
         if self._tasks is not None:
             TaskWatch.of(self._tasks).open(self._scheduler.notify)

@@ -77,6 +77,7 @@ class Turns:
         "_trace",
         "_transport",
         "_undone",
+        "_wished_at",
         "carrying_out",
         "last_activity",
         "parking",
@@ -121,6 +122,7 @@ class Turns:
         self._blamed = _NOBODY
         self._undone = 0  # calls of `decide` in a row after which a task decision failed
         self._again_at: float | None = None
+        self._wished_at: float | None = None
         self._agent.outcomes = ()
 
     @property
@@ -133,12 +135,20 @@ class Turns:
         """How many seconds to wait for work before the next turn, at most `most`."""
         if (due_in := self._retries.due_in()) is not None:
             most = min(most, due_in)
-        return most if self._again_at is None else min(most, max(self._again_at - time.monotonic(), 0.0))
+        moments = [at for at in (self._again_at, self._wished_at) if at is not None]
+        return min([most, *(max(at - time.monotonic(), 0.0) for at in moments)])
+
+    def call_again(self, after_sec: float) -> None:
+        """Call `decide` in so many seconds, also if nothing is new then; the earliest of several wishes counts."""
+        at = time.monotonic() + max(after_sec, 0.0)
+        self._wished_at = at if self._wished_at is None else min(at, self._wished_at)
 
     async def take(self) -> None:
         """One turn: look, decide if there is something new, and carry out what was decided."""
         if self._again_at is not None and time.monotonic() >= self._again_at:
             self._seen, self._again_at = None, None  # shown as if it were new
+        if self._wished_at is not None and time.monotonic() >= self._wished_at:
+            self._seen, self._wished_at = None, None
         changed, attempt = False, None
         messages: list[Message] = []
         answered = self._approvals is not None and await self._settle(self._approvals)

@@ -1,6 +1,6 @@
 """A process that runs tools, one call after the other, until its channel is closed or it is killed.
 
-It is forked by `converge.runtime.tool_guard` and has nothing of the runtime's: no store, no keys, no sockets but its
+It is forked by `converge.runtime.tools.guard` and has nothing of the runtime's: no store, no keys, no sockets but its
 own channel. Its standard output goes where its standard error goes, and its input is empty.
 """
 
@@ -18,14 +18,14 @@ from converge.core.tool_call import ToolCall, calling
 from converge.core.tool_reference import ToolReference
 from converge.core.tools import FunctionTool
 from converge.runtime.calls import contained, described
-from converge.runtime.linux import adopt_orphans, children_of_mine, die_with_parent
-from converge.runtime.tool_frames import frame, receive
+from converge.runtime.tools.frames import frame, receive
+from converge.runtime.tools.linux import adopt_orphans, children_of_mine, die_with_parent
 
 if TYPE_CHECKING:
     import socket
 
     from converge.core.tools import Tool
-    from converge.runtime.tool_limits import ToolLimits
+    from converge.runtime.tools.limits import ToolLimits
 
 __all__ = ["serve"]
 

@@ -16,9 +16,9 @@ from converge.core.tools import ISOLATIONS
 from converge.observability.tracing import get_current_traceparent
 from converge.runtime.calls import within
 from converge.runtime.errors import Refused
-from converge.runtime.linux import can_isolate
 from converge.runtime.threads import in_own_thread
-from converge.runtime.tool_limits import MAX_RESULT_BYTES, ToolLimits
+from converge.runtime.tools.limits import MAX_RESULT_BYTES, ToolLimits
+from converge.runtime.tools.linux import can_isolate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from converge.coordination.claims import Claim
     from converge.core.decisions import InvokeTool
     from converge.core.tools import Isolation, Tool, ToolRegistry
-    from converge.runtime.tool_pool import ToolPool
+    from converge.runtime.tools.pool import ToolPool
 
 __all__ = ["DEFAULT_TOOL_TIMEOUT_SEC", "ToolCalls"]
 
@@ -100,7 +100,7 @@ class ToolCalls:
         self, reference: ToolReference, call: ToolCall, params: object, timeout: float | None
     ) -> object:
         if self._opened is None:
-            from converge.runtime.tool_pool import ToolPool  # what runs no tool in a process needs none of it
+            from converge.runtime.tools.pool import ToolPool  # what runs no tool in a process needs none of it
 
             self._opened = ToolPool.shared(self._limits)
         try:
