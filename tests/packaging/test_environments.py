@@ -165,7 +165,8 @@ def test_the_transports_and_commands_that_are_found_are_those_of_the_installed_d
         "print(json.dumps([[each.name for each in manager.list(kind)] for kind in ('transport', 'command')]))"
     )
     brought = WEBSOCKET in environment.modes
-    assert environment.evaluate(code) == [["local", "store", *["websocket"] * brought], ["hub"] * brought]
+    commands = [*["hub"] * brought, *["mcp"] * (MCP in environment.modes)]
+    assert environment.evaluate(code) == [["local", "store", *["websocket"] * brought], commands]
 
 
 def test_the_command_is_there_when_the_cli_is_installed_and_only_then(environment: Environment) -> None:

@@ -39,7 +39,7 @@ from converge.runtime.limiting import limits_of, pool_limiters
 from converge.runtime.loop import AgentRuntime
 from converge.runtime.observing import Observed
 from converge.runtime.parking import Parking
-from converge.runtime.tool_sources import ToolSources
+from converge.runtime.tools.sources import ToolSources
 
 if TYPE_CHECKING:
     from pathlib import Path

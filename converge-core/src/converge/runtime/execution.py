@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from converge.plugins import PluginManager
     from converge.runtime.config import AgentConfig, Config
     from converge.runtime.executor import Executor, Handler
-    from converge.runtime.tool_sources import ToolSources
+    from converge.runtime.tools.sources import ToolSources
 
 __all__ = ["check_execution", "executor_factory", "handlers_of", "tools_of"]
 

@@ -20,7 +20,7 @@ from converge.observability.http import Address
 if TYPE_CHECKING:
     from converge.core.store import Store
 
-__all__ = ["mcp"]
+__all__ = ["mcp", "serve"]
 
 _file = click.Path(path_type=Path, dir_okay=False, exists=True)
 
@@ -111,14 +111,13 @@ async def _serve(
     cert: Path | None,
     key: Path | None,
 ) -> None:
-    from converge.runtime.tool_calls import ToolCalls
-
     from converge.coordination.pool_manager import PoolManager
     from converge.coordination.task_manager import TaskManager
     from converge.core.tools import ToolRegistry
     from converge.mcp_server.serving import server_of
     from converge.mcp_server.task_tools import TaskTools
     from converge.plugins import default_manager
+    from converge.runtime.tools.calls import ToolCalls
 
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -16,10 +16,10 @@ from converge.core.plain import check
 from converge.core.plain_json import to_json
 
 if TYPE_CHECKING:
-    from converge.runtime.tool_calls import ToolCalls
     from mcp.server.context import ServerRequestContext
 
     from converge.core.tools import ToolRegistry
+    from converge.runtime.tools.calls import ToolCalls
 
 __all__ = ["MAX_CALLS", "server_of"]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from mcp.server.lowlevel.server import Server
 
-__all__ = ["serve_stdio"]
+__all__ = ["MAX_MESSAGE_BYTES", "serve_stdio"]
 
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from converge.core.plain import Plain
     from converge.core.tools import FunctionTool
 
-__all__ = ["MAX_WAIT_SEC", "TaskRefused", "TaskTools"]
+__all__ = ["MAX_TASK_BYTES", "MAX_WAIT_SEC", "TaskRefused", "TaskTools"]
 
 MAX_WAIT_SEC: Final = 600.0
 """How long one call may wait for a result; a client asks again."""

@@ -27,6 +27,7 @@ EXIT_GRACE_SEC = 2.0
 """For a server to end by itself once its standard input is closed, as the specification of MCP has it."""
 
 TERM_GRACE_SEC = 2.0
+_KILL_GRACE_SEC = 2.0
 _POLL_SEC = 0.01
 _log = logging.getLogger(__name__)
 _stderr_log = logging.getLogger("converge.extensions.mcp.stderr")
@@ -77,7 +78,7 @@ async def program(
         try:
             await _end(process)
         finally:
-            _kill(process)
+            _signal_group(process, signal.SIGKILL)
             for job in jobs:
                 job.cancel()
             await asyncio.wait(jobs)
@@ -92,11 +93,9 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     if not await _ended(process, EXIT_GRACE_SEC):
         _signal_group(process, signal.SIGTERM)
         await _ended(process, TERM_GRACE_SEC)
-
-
-def _kill(process: asyncio.subprocess.Process) -> None:
-    """Also when the server itself has ended: what it started may not have."""
-    _signal_group(process, signal.SIGKILL)
+    _signal_group(process, signal.SIGKILL)  # also when the server has ended: what it started may not have
+    if not await _ended(process, _KILL_GRACE_SEC):
+        _log.error("the process %d of an MCP server is still there after SIGKILL", process.pid)
 
 
 def _signal_group(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
