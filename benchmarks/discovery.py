@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
-import statistics
 import sys
 import time
 from collections import defaultdict
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from figures import Figure, compare_numbered, header, report, summary
 
 from converge.core.identity import Identity
 from converge.core.topic import Topic
@@ -32,20 +32,6 @@ if TYPE_CHECKING:
 
 FOUND = 1_000
 SIGNED = 1_000
-
-
-class Figure(NamedTuple):
-    """One line of the report: microseconds on both sides, and the ratio that has a bar (None: none)."""
-
-    name: str
-    ours: float
-    theirs: float
-    ratio: float
-    bar: float | None
-
-    @property
-    def met(self) -> bool:
-        return self.bar is None or self.ratio <= self.bar
 
 
 class PlainIndex:
@@ -78,32 +64,6 @@ def descriptor(number: int, agents: int) -> AgentDescriptor:
     return AgentDescriptor(hashlib.sha256(str(number).encode()).hexdigest(), topics, capabilities)
 
 
-def each(operations: int, act: Callable[[int], object], start: int) -> float:
-    """Microseconds of one `act`."""
-    begin = time.perf_counter()
-    for number in range(start, start + operations):
-        act(number)
-    return (time.perf_counter() - begin) / operations * 1e6
-
-
-def compare(
-    name: str,
-    bar: float | None,
-    rounds: int,
-    operations: int,
-    ours: Callable[[int], object],
-    theirs: Callable[[int], object],
-) -> Figure:
-    """Both sides in turn, `rounds` times; the first round is not counted."""
-    taken = []
-    for number in range(rounds + 1):
-        start = number * operations
-        pair = [each(operations, act, start) for act in ((ours, theirs) if number % 2 else (theirs, ours))]
-        taken.append(pair if number % 2 else pair[::-1])
-    mine, other = (statistics.median(side) for side in zip(*taken[1:], strict=True))
-    return Figure(name, mine, other, statistics.median(here / there for here, there in taken[1:]), bar)
-
-
 def filled(agents: int) -> tuple[DiscoveryService, PlainIndex]:
     service, plain = DiscoveryService(), PlainIndex()
     for number in range(agents):
@@ -128,10 +88,11 @@ def queries(agents: int, rounds: int) -> list[Figure]:
         assert len(found) == FOUND
         assert {one.id for one in found} == {one.id for one in plain.query(topic, capabilities)}
         figures.append(
-            compare(
+            compare_numbered(
                 f"{name}, {FOUND:,} of {agents:,}", 2.0, rounds, 50,
                 lambda _, query=query: service.query(query()),  # type: ignore[misc]  # a default binds the loop variable
                 lambda _, topic=topic, names=capabilities: plain.query(topic, names),  # type: ignore[misc]  # as above
+                at_most=True,
             )
         )  # fmt: skip
     changing = descriptor(agents // 2, agents)
@@ -144,13 +105,16 @@ def queries(agents: int, rounds: int) -> list[Figure]:
         plain.add(AgentDescriptor(changing.id, [*changing.topics, Topic(f"{number}")], changing.capabilities))
         return plain.query(english, ["common"])
 
-    figures.append(compare("a change, then topic and capability", 2.0, rounds, 50, change, plain_change))
+    figures.append(
+        compare_numbered("a change, then topic and capability", 2.0, rounds, 50, change, plain_change, at_most=True)
+    )
     small, _ = filled(FOUND)
     figures.append(
-        compare(
+        compare_numbered(
             f"a change among {agents:,} / among {FOUND:,}", 2.0, rounds, 200,
             lambda number: service.register(AgentDescriptor(f"new {number % 50}", capabilities=[f"{number}"])),
             lambda number: small.register(AgentDescriptor(f"new {number % 50}", capabilities=[f"{number}"])),
+            at_most=True,
         )
     )  # fmt: skip
     return figures
@@ -181,14 +145,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=11)
     arguments = parser.parse_args()
     figures = queries(arguments.agents, arguments.rounds)
-    print(f"{'case':60}{'ours µs':>10}{'theirs µs':>11}{'ratio':>8}{'bar':>7}")
-    for figure in figures:
-        note = "" if figure.met else "  missed"
-        print(f"{figure.name:60}{figure.ours:10.1f}{figure.theirs:11.1f}{figure.ratio:8.2f}{figure.bar:7.1f}{note}")
+    print(header("µs"))
+    report(figures)
     signed()
-    ratios = {figure.name: round(figure.ratio, 2) for figure in figures}
-    print(json.dumps({"benchmark": "discovery", "python": sys.version.partition(" ")[0], "ratios": ratios}))
-    return int(not all(figure.met for figure in figures))
+    return summary("discovery", figures)
 
 
 if __name__ == "__main__":

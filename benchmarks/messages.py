@@ -7,7 +7,7 @@ figures are medians over the rounds. Exit code 1 when a bar is missed.
   the same over two bare `asyncio.Queue`s a pair, which make no message and copy nothing; a round trip of one pair; one
   message to 100 subscribers.
 - Peers: the same pairs in autogen-core, uagents, spade and pykka, each in an environment of its own, which is made in
-  `.bench` the first time. A peer that cannot be installed is printed as missing, and counts neither way.
+  `.bench` the first time. A peer that cannot be installed is printed as SKIPPED, and counts neither way.
 - Agent to agent through two runtimes, signed, fresh and known: 64 messages in flight against the rate of bare Ed25519
   signatures; one in flight against one signature and one round trip through the queues, for each message.
 - A message to a topic with one subscriber among 10,000 agents against 100.
@@ -18,20 +18,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import signal
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
-import venv
-from contextlib import suppress
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from environments import environment, run_peer
+from figures import Figure, compare, header, micros, report, summary
 
 from converge.core.agent import Agent
 from converge.core.decisions import Decision, SendMessage
@@ -43,49 +38,22 @@ from converge.network.transport.local import LocalTransport, LocalTransportRegis
 from converge.runtime.loop import AgentRuntime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from converge.core.task import Task
 
-ROOT = Path(__file__).parents[1]
 PEERS = {
     "autogen-core": "autogen_pairs.py",
     "pykka": "pykka_pairs.py",
     "spade": "spade_pairs.py",
     "uagents": "uagents_pairs.py",
 }
-ALSO_NEEDED = {"spade": ("greenlet",)}  # which it does not say
 PAYLOAD = {
     "kind": "bid", "task": "t-4711", "amount": 12.5, "note": "x" * 160, "tags": ["a", "b"], "n": 42,
     "ref": "0192f1a0-7c3e-7b1a-9d55-0a1b2c3d4e5f",
 }  # fmt: skip
 PAIRS, ROUNDS_A_PAIR, ROUND_TRIPS, NEWS, SUBSCRIBERS = 50, 60, 2_000, 60, 100
 WINDOW, SIGNED = 64, 6_400
-
-
-class Figure(NamedTuple):
-    """One line of the report, in microseconds a message; the ratio is theirs to ours, and `bar` a floor of it."""
-
-    name: str
-    ours: float
-    theirs: float
-    ratio: float
-    bar: float
-
-    @property
-    def met(self) -> bool:
-        return self.ratio >= self.bar
-
-
-def compare(name: str, bar: float, rounds: int, ours: Callable[[], float], theirs: Callable[[], float]) -> Figure:
-    """Both sides in turn, each giving microseconds a message; one round before is not counted."""
-    taken = [(ours(), theirs()) for _ in range(rounds + 1)][1:]
-    mine, other = (statistics.median(side) for side in zip(*taken, strict=True))
-    return Figure(name, mine, other, statistics.median(their / our for our, their in taken), bar)
-
-
-def micros(begin: float, messages: int) -> float:
-    return (time.perf_counter() - begin) / messages * 1e6
 
 
 # Over the local transport
@@ -278,50 +246,16 @@ def peers(rounds: int) -> Iterator[Figure]:
     for peer, script in PEERS.items():
         python = environment(peer)
         if python is None:
-            print(f"{peer:52}   missing: it cannot be installed here", flush=True)
+            print(f"SKIPPED {peer}: it cannot be installed here", flush=True)
             continue
         try:
-            theirs = partial(run_peer, python, script)
+            theirs = partial(run_peer, python, script, json.dumps(PAYLOAD), str(PAIRS), "20")
             yield compare(
                 f"local, 100 agents in pairs / {peer}", 1.0, rounds,
                 lambda: asyncio.run(pairs(PAIRS, ROUNDS_A_PAIR)), theirs,
             )  # fmt: skip
         except (subprocess.SubprocessError, ValueError) as error:
-            print(f"{peer:52}   missing: {str(error)[:200]}", flush=True)
-
-
-def environment(peer: str) -> Path | None:
-    """The interpreter of an environment that has `peer`, made if it is not there."""
-    folder, packages = ROOT / ".bench" / peer, [peer, *ALSO_NEEDED.get(peer, ())]
-    python, installed = folder / "bin" / "python", folder / "installed"
-    if not installed.exists() or installed.read_text().split() != packages:
-        venv.create(folder, with_pip=True, clear=True)
-        done = subprocess.run(
-            [python, "-m", "pip", "install", "--quiet", *packages], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            return None
-        installed.write_text(" ".join(packages))
-    return python
-
-
-def run_peer(python: Path, script: str) -> float:
-    """Microseconds a message, as the peer's script measures them."""
-    command = [str(python), str(ROOT / "benchmarks" / "peers" / script), json.dumps(PAYLOAD), str(PAIRS), "20"]
-    with (
-        tempfile.TemporaryDirectory(prefix="converge-peer-", ignore_cleanup_errors=True) as folder,  # some write files
-        subprocess.Popen(
-            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        ) as process,
-    ):
-        try:
-            printed, errors = process.communicate(timeout=120)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # some leave processes behind
-    if not printed.strip():
-        raise ValueError(f"it has printed nothing: {errors[-150:]}")
-    return float(printed.splitlines()[-1])
+            print(f"SKIPPED {peer}: {str(error)[:200]}", flush=True)
 
 
 def main() -> int:
@@ -329,14 +263,11 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", default="", help="only cases with this word in their name: local, signed, peers")
     arguments = parser.parse_args()
-    missed = 0
-    print(f"{'case':52}{'ours µs':>10}{'theirs µs':>11}{'ratio':>8}{'bar':>7}")
+    figures: list[Figure] = []
+    print(header("µs"))
     for name, case in {"local": local, "signed": signed, "peers": peers}.items():
-        for figure in case(arguments.rounds) if arguments.only in name else ():
-            missed += not figure.met
-            numbers = f"{figure.ours:10.2f}{figure.theirs:11.2f}{figure.ratio:8.2f}{figure.bar:7.2f}"
-            print(f"{figure.name:52}{numbers}{'' if figure.met else '  missed'}", flush=True)
-    return int(missed > 0)
+        figures += report(case(arguments.rounds) if arguments.only in name else ())
+    return summary("messages", figures)
 
 
 if __name__ == "__main__":

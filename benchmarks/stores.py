@@ -29,10 +29,11 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import apsw
 import msgpack
+from figures import Figure, compare_numbered, each, header, report, summary
 
 from converge.extensions.storage.file import FileStore
 from converge.extensions.storage.memory import MemoryStore
@@ -53,21 +54,6 @@ ON CONFLICT(key) DO UPDATE SET version = ?2, crc = ?3, value = ?4
 GET = "SELECT version, crc, value FROM kv WHERE key = ?"
 
 
-class Figure(NamedTuple):
-    """One line of the report: microseconds of an operation here and there, and the ratio that has a bar."""
-
-    name: str
-    ours: float
-    theirs: float
-    ratio: float
-    bar: float
-
-    @property
-    def met(self) -> bool:
-        """A bar below 1 is a floor of our speed, one above it for concurrency too; only a `within` has a ceiling."""
-        return self.ratio <= self.bar if self.name.startswith("within") else self.ratio >= self.bar
-
-
 def value(number: int) -> dict[str, Plain]:
     """A task record of some 330 bytes."""
     return {
@@ -81,30 +67,6 @@ def value(number: int) -> dict[str, Plain]:
 def key(number: int) -> str:
     """One of `KEYS` keys, in no order of the tree."""
     return f"task:{number * 7919 % KEYS:08}"
-
-
-def each(operations: int, act: Callable[[int], object], start: int) -> float:
-    """Microseconds of one `act`."""
-    begin = time.perf_counter()
-    for number in range(start, start + operations):
-        act(number)
-    return (time.perf_counter() - begin) / operations * 1e6
-
-
-def compare(
-    name: str, bar: float, rounds: int, operations: int, ours: Callable[[int], object], theirs: Callable[[int], object]
-) -> Figure:
-    """Both sides in turn, `rounds` times; the first round is not counted."""
-    taken = []
-    for number in range(rounds + 1):
-        start = number * operations
-        pair = [each(operations, act, start) for act in ((ours, theirs) if number % 2 else (theirs, ours))]
-        taken.append(pair if number % 2 else pair[::-1])
-    mine, other = (statistics.median(side) for side in zip(*taken[1:], strict=True))
-    return Figure(name, mine, other, statistics.median(there / here for here, there in taken[1:]), bar)
-
-
-# SQLite
 
 
 def plain_database(path: Path, durability: str) -> apsw.Connection:
@@ -142,8 +104,8 @@ def sqlite_put(folder: Path, rounds: int, durability: str) -> Iterator[Figure]:
         def put_many(number: int) -> None:
             store.put_many({key(number * 100 + place): value(number + place) for place in range(100)})
 
-        yield compare(f"SQLite put, {durability}", 0.8, rounds, 1000, put, put_plain)
-        yield compare(f"SQLite put_many of 100, {durability}", 0.7, rounds, 20, put_many, put_plain_many)
+        yield compare_numbered(f"SQLite put, {durability}", 0.8, rounds, 1000, put, put_plain)
+        yield compare_numbered(f"SQLite put_many of 100, {durability}", 0.7, rounds, 20, put_many, put_plain_many)
     plain.close()
 
 
@@ -192,7 +154,7 @@ def sqlite_large(folder: Path, rounds: int) -> Iterator[Figure]:
         for start in range(0, size, 10_000):
             store.put_many({f"task:{number:08}": value(number) for number in range(start, min(size, start + 10_000))})
     small, large = stores.values()
-    figure = compare(
+    figure = compare_numbered(
         "within 2: SQLite get among 1,000,000 keys / among 1,000", 2.0, rounds, 2000,
         lambda _: large.get(f"task:{chance.randrange(1_000_000):08}"),
         lambda _: small.get(f"task:{chance.randrange(KEYS):08}"),
@@ -221,7 +183,9 @@ def file_put(folder: Path, rounds: int) -> Iterator[Figure]:
         os.fsync(descriptor)
 
     with FileStore(folder / "file") as store:
-        yield compare("file put", 0.8, rounds, 200, lambda number: store.put(key(number), value(number)), put_bare)
+        yield compare_numbered(
+            "file put", 0.8, rounds, 200, lambda number: store.put(key(number), value(number)), put_bare
+        )
     os.close(descriptor)
 
 
@@ -237,7 +201,7 @@ def memory(rounds: int) -> Iterator[Figure]:
         key(number)
         msgpack.unpackb(msgpack.packb(value(number)))
 
-    yield compare("memory put and get / msgpack pack and unpack", 0.5, rounds, 5000, ours, theirs)
+    yield compare_numbered("memory put and get / msgpack pack and unpack", 0.5, rounds, 5000, ours, theirs)
 
 
 # Four processes at once
@@ -252,8 +216,8 @@ def crowd(folder: Path) -> Iterator[Figure]:
     found = [json.loads(writer.communicate(timeout=60)[0]) for writer in writers]
     puts = sum(each["puts"] for each in found)
     print(f"four writers for 10 s: {puts / 10:,.0f} puts/s in all, median put {found[1]['median'] * 1e3:.2f} ms")
-    yield Figure("within 250: longest put of four processes, ms", 0, 0, max(each["worst"] for each in found) * 1e3, 250)
-    yield Figure("within 50: longest stall of an event loop beside, ms", 0, 0, found[0]["late"] * 1e3, 50)
+    yield Figure("ms, longest put of four processes", 0, 0, max(one["worst"] for one in found) * 1e3, 250, at_most=True)
+    yield Figure("ms, longest stall of an event loop beside", 0, 0, found[0]["late"] * 1e3, 50, at_most=True)
 
 
 def write_for_ten_seconds(path: str, begin: float, number: int) -> dict[str, float]:
@@ -324,18 +288,15 @@ def main() -> int:
         "sqlite large": lambda: sqlite_large(folder, arguments.rounds),
         "crowd": lambda: crowd(folder),
     }
-    missed = 0
+    figures: list[Figure] = []
     try:
         print(f"a 4 KiB write and flush: {flush(folder):.0f} µs")
-        print(f"{'case':60}{'ours µs':>10}{'theirs µs':>11}{'ratio':>8}{'bar':>7}")
+        print(header("µs"))
         for name, case in cases.items():
-            for figure in case() if arguments.only in name else ():
-                missed += not figure.met
-                sides = f"{figure.ours:10.1f}{figure.theirs:11.1f}" if figure.ours else " " * 21
-                print(f"{figure.name:60}{sides}{figure.ratio:8.2f}{figure.bar:7.1f}{'' if figure.met else '  missed'}")
+            figures += report(case() if arguments.only in name else ())
     finally:
         shutil.rmtree(folder)
-    return int(missed > 0)
+    return summary("stores", figures)
 
 
 if __name__ == "__main__":

@@ -26,9 +26,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import apsw
+from figures import Figure, compare, header, report, summary
 
 from converge.coordination.task_desk import TaskDesk
 from converge.coordination.task_manager import TaskManager
@@ -55,21 +56,6 @@ RETURNING id, body
 """
 
 
-class Figure(NamedTuple):
-    """One line of the report; `bar` 0 is for information, a negative one a ceiling."""
-
-    name: str
-    ours: float
-    theirs: float
-    ratio: float
-    bar: float
-
-    @property
-    def met(self) -> bool:
-        """Whether the ratio is right."""
-        return self.ratio <= -self.bar if self.bar < 0 else self.ratio >= self.bar
-
-
 def timed(count: int, act: Callable[[int], object]) -> float:
     """Microseconds for one of `count` tasks that `act` works on."""
     begin = time.perf_counter()
@@ -77,11 +63,16 @@ def timed(count: int, act: Callable[[int], object]) -> float:
     return (time.perf_counter() - begin) / count * 1e6
 
 
-def compare(name: str, bar: float, rounds: int, count: int, *sides: Callable[[int], object]) -> Figure:
-    """Ours, then theirs, `rounds` times in turn; one round before is not counted."""
-    taken = [[timed(count, side) for side in sides] for _ in range(rounds + 1)][1:]
-    ours, theirs = (statistics.median(side) for side in zip(*taken, strict=True))
-    return Figure(name, ours, theirs, statistics.median(their / our for our, their in taken), bar)
+def compare_timed(
+    name: str,
+    bar: float | None,
+    rounds: int,
+    count: int,
+    ours: Callable[[int], object],
+    theirs: Callable[[int], object],
+) -> Figure:
+    """Both sides in turn, each with `count` tasks."""
+    return compare(name, bar, rounds, lambda: timed(count, ours), lambda: timed(count, theirs))
 
 
 # The three sides
@@ -175,15 +166,19 @@ def cycles(folder: Path, rounds: int) -> Iterator[Figure]:
                 bare_loop(folder / f"bare-{durability}", durability),
                 huey_loop(folder / f"huey-{durability}", durability),
             )
-            yield compare(f"one by one / bare SQLite, {durability}", 0.6, rounds, 200, ours.one_by_one, bare)
-            yield compare(f"one by one / huey, {durability}", 1.0, rounds, 200, ours.one_by_one, huey)
-            bar = 10.0 if durability == "power" else 0.0
-            yield compare(f"batches of 100 / huey, {durability}", bar, rounds, 500, ours.in_batches, huey)
-            yield compare(f"100 agents at once / huey, {durability}", bar, rounds, 1000, ours.by_hundred_agents, huey)
+            yield compare_timed(f"one by one / bare SQLite, {durability}", 0.6, rounds, 200, ours.one_by_one, bare)
+            yield compare_timed(f"one by one / huey, {durability}", 1.0, rounds, 200, ours.one_by_one, huey)
+            bar = 10.0 if durability == "power" else None
+            yield compare_timed(f"batches of 100 / huey, {durability}", bar, rounds, 500, ours.in_batches, huey)
+            yield compare_timed(
+                f"100 agents at once / huey, {durability}", bar, rounds, 1000, ours.by_hundred_agents, huey
+            )
     others: dict[str, VersionedStore] = {"memory": MemoryStore(), "file": FileStore(folder / "files")}
     for name, other in others.items():
         ours = Tasks(other)
-        yield Figure(f"one by one, {name}", statistics.median(timed(100, ours.one_by_one) for _ in range(5)), 0, 0, 0)
+        yield Figure(
+            f"one by one, {name}", statistics.median(timed(100, ours.one_by_one) for _ in range(5)), 0, 0, None
+        )
 
 
 def processes(folder: Path, rounds: int) -> Iterator[Figure]:
@@ -204,7 +199,7 @@ def processes(folder: Path, rounds: int) -> Iterator[Figure]:
                 done = sum(int(worker.communicate("go\n", timeout=120)[0]) for worker in workers)
                 taken.append((time.perf_counter() - begin) / count * 1e6)
                 assert done == count
-            yield Figure(f"list, claim, report by {number} processes, {kind}", statistics.median(taken), 0, 0, 0)
+            yield Figure(f"list, claim, report by {number} processes, {kind}", statistics.median(taken), 0, 0, None)
 
 
 def opened(kind: str, path: Path) -> VersionedStore:
@@ -237,12 +232,12 @@ def growth(folder: Path, rounds: int, large: int) -> Iterator[Figure]:
         tasks.manager.submit_many([tasks.make(pool_id="mine") for _ in range(100)])
         listings[size] = listing(tasks.manager)
     for size in (10_000, large):
-        yield compare(f"listing 100 of {size:,} tasks / of 100", 0.5, rounds, 50, listings[size], listings[100])
+        yield compare_timed(f"listing 100 of {size:,} tasks / of 100", 0.5, rounds, 50, listings[size], listings[100])
     crowded, quiet = Tasks(MemoryStore()), Tasks(MemoryStore())
     for tasks, size in ((crowded, 100_000), (quiet, 100)):
         for _ in range(0, size, 100):
             tasks.manager.submit_many([tasks.make() for _ in range(100)])
-    yield compare(
+    yield compare_timed(
         "list, claim, report with 100,000 pending / with 100", 0.5, rounds, 50, one_off(crowded), one_off(quiet)
     )
     yield from history(folder, rounds)
@@ -298,9 +293,13 @@ def history(folder: Path, rounds: int) -> Iterator[Figure]:
 
         return act
 
-    yield compare("cold open and list, 100,000 finished / none", 0.5, rounds, 5, *(cold(store) for store in stores))
-    yield compare("listing, 100,000 finished / none", 0.5, rounds, 50, *(listing(manager) for manager in managers))
-    yield compare("releasing claims, 100,000 finished / none", 0.5, rounds, 200, *map(releasing, managers))
+    yield compare_timed(
+        "cold open and list, 100,000 finished / none", 0.5, rounds, 5, *(cold(store) for store in stores)
+    )
+    yield compare_timed(
+        "listing, 100,000 finished / none", 0.5, rounds, 50, *(listing(manager) for manager in managers)
+    )
+    yield compare_timed("releasing claims, 100,000 finished / none", 0.5, rounds, 200, *map(releasing, managers))
     for store in stores:
         store.close()
 
@@ -324,17 +323,14 @@ def main() -> int:
         "processes": lambda: processes(folder, arguments.rounds),
         "growth": lambda: growth(folder, arguments.rounds, arguments.large),
     }
-    missed = 0
+    figures: list[Figure] = []
     try:
-        print(f"{'case':60}{'ours µs':>10}{'theirs µs':>11}{'ratio':>8}{'bar':>7}")
+        print(header("µs"))
         for name, case in cases.items():
-            for figure in case() if arguments.only in name else ():
-                missed += not figure.met
-                theirs = f"{figure.theirs:11.1f}{figure.ratio:8.2f}{figure.bar:7.1f}" if figure.theirs else ""
-                print(f"{figure.name:60}{figure.ours:10.1f}{theirs}{'' if figure.met else '  missed'}", flush=True)
+            figures += report(case() if arguments.only in name else ())
     finally:
         shutil.rmtree(folder)
-    return int(missed > 0)
+    return summary("tasks", figures)
 
 
 if __name__ == "__main__":

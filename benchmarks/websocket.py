@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import statistics
 import sys
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from figures import Figure, header, report, summary
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
 
@@ -44,22 +44,6 @@ ALICE, BOB = Identity.generate(), Identity.generate()
 PAYLOAD = {"kind": "bid", "task": "t-4711", "amount": 12.5, "note": "x" * 40, "tags": ["a", "b"], "n": 42}
 FORWARDED, STREAMED, ROUND_TRIPS, SIGNATURES = 8_192, 6_400, 400, 400
 IN_FLIGHT, PACKET = 512, 64
-
-
-class Figure(NamedTuple):
-    """One line of the report: our figure, the other one, and a ratio that has a bar."""
-
-    name: str
-    unit: str
-    ours: float
-    theirs: float
-    ratio: float
-    bar: float
-    at_most: bool
-
-    @property
-    def met(self) -> bool:
-        return self.ratio <= self.bar if self.at_most else self.ratio >= self.bar
 
 
 def message(n: int = 0) -> Message:
@@ -267,7 +251,7 @@ def measure(rounds: int, only: str) -> list[Figure]:
             taken = [asyncio.run(case()) for _ in range(rounds + 1)][1:]
             ours, theirs = (statistics.median(side) for side in zip(*taken, strict=True))
             ratio = statistics.median(here / there for here, there in taken)
-            figures.append(Figure(name, unit, ours, theirs, ratio, bar, at_most))
+            figures.append(Figure(f"{unit}, {name}", ours, theirs, ratio, bar, at_most))
     return figures
 
 
@@ -277,15 +261,9 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="WORD", help="run the cases whose names have this in them")
     arguments = parser.parse_args()
     figures = measure(arguments.rounds, arguments.only)
-    print(f"{'case':56}{'unit':>12}{'ours':>10}{'theirs':>10}{'ratio':>8}{'bar':>8}")
-    for figure in figures:
-        note, bar = "" if figure.met else "  missed", f"{'≤' if figure.at_most else '≥'} {figure.bar:g}"
-        print(
-            f"{figure.name:56}{figure.unit:>12}{figure.ours:10,.0f}{figure.theirs:10,.0f}{figure.ratio:8.2f}{bar:>8}{note}"
-        )
-    ratios = {figure.name: round(figure.ratio, 2) for figure in figures}
-    print(json.dumps({"benchmark": "websocket", "python": sys.version.partition(" ")[0], "ratios": ratios}))
-    return int(not all(figure.met for figure in figures))
+    print(header("", 70))
+    report(figures, 70)
+    return summary("websocket", figures)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.packaging.conftest import Built, Environment, Environments, Mode
 
 CORE, CLI, FILE, SQLITE = "converge-core", "converge-cli", "converge-storage-file", "converge-storage-sqlite"
-WEBSOCKET, OTEL = "converge-websocket", "converge-otel"
+WEBSOCKET, OTEL, LLM = "converge-websocket", "converge-otel", "converge-llm"
 WHEEL: Mode = "wheel"
 EDITABLE: Mode = "editable"
 WAYS: dict[str, dict[str, Mode]] = {
@@ -25,6 +25,7 @@ WAYS: dict[str, dict[str, Mode]] = {
     "core and cli, wheels": {CORE: WHEEL, CLI: WHEEL},
     "core and websocket, wheels": {CORE: WHEEL, WEBSOCKET: WHEEL},
     "core and otel, wheels": {CORE: WHEEL, OTEL: WHEEL},
+    "core and llm, wheels": {CORE: WHEEL, LLM: WHEEL},
     "all, wheels": dict.fromkeys(NAMES, WHEEL),
     "all, editable": dict.fromkeys(NAMES, EDITABLE),
     "all, only core editable": dict.fromkeys(NAMES, WHEEL) | {CORE: EDITABLE},
@@ -74,6 +75,7 @@ DOCUMENTED: dict[str, dict[str, str]] = {
     FILE: {"converge.extensions.storage.file": "FileStore"},
     SQLITE: {"converge.extensions.storage.sqlite": "SQLiteStore"},
     WEBSOCKET: {"converge.network.transport.websocket": "WebSocketHub WebSocketTransport"},
+    LLM: {"converge.extensions.llm": "Budget ChatProvider DecisionRules LLMAgent LLMProvider MemoryWindow"},
     OTEL: {"converge.extensions.otel": "OpenTelemetry OpenTelemetryOptions"},
 }
 UNREACHABLE = ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError", "ProxyError")

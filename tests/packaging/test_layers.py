@@ -33,6 +33,7 @@ FORBIDDEN = [
     ("converge-storage-sqlite", "converge.extensions.storage.sqlite.record", "converge.coordination.consensus"),
     ("converge-storage-sqlite", "converge.extensions.storage.sqlite.commits", "converge.extensions.storage.memory"),
     ("converge-websocket", "converge.network.transport.websocket.packets", "converge.policy.trust"),
+    ("converge-llm", "converge.extensions.llm.judging", "converge.policy.safety"),
     ("converge-otel", "converge.extensions.otel.spans", "converge.runtime.loop"),
 ]
 """Distribution, module, and what that module must not import."""

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import urllib.request
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -148,3 +149,13 @@ def test_agents_of_two_processes_of_one_run_talk_through_it(tmp_path: Path) -> N
         command = [sys.executable, "-m", "converge.cli", "run", str(tmp_path / "converge.toml")]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_it_serves_its_health_and_metrics_on_request() -> None:
+    with running("--http", "127.0.0.1:0") as said:
+        with urllib.request.urlopen(said["http"] + "/health", timeout=30) as answer:
+            assert json.load(answer) == {"healthy": True, "agents": 0}
+        with urllib.request.urlopen(said["http"] + "/metrics", timeout=30) as answer:
+            assert "converge_hub_connections 0" in answer.read().decode().splitlines()
+    assert failed("--http", "0.0.0.0:0")[0] == 2
+    assert failed("--http", "nonsense")[0] == 2

@@ -282,6 +282,32 @@ def test_metadata_of_a_plugin_field_are_kept() -> None:
     assert Options.__attrs_attrs__[0].metadata["help"] == "text"
 
 
+def test_options_can_be_checked_without_building_anything(manager: PluginManager) -> None:
+    class Costly(Box):
+        def __init__(self, path: str, size: int) -> None:
+            raise AssertionError("it was built")
+
+    manager.override("store", "costly", Costly)
+    manager.override("store", "shelf", Shelf)
+    assert manager.check_options("store", {"use": "costly", "path": "p"}) is Costly
+    assert manager.check_options("store", "shelf") is Shelf
+    for table, text in (
+        ({"use": "costly"}, "path: is missing"),
+        ({"use": "costly", "path": "p", "siez": 1}, "Did you mean 'size'?"),
+        ({"use": "shelf", "size": 1}, "this plugin takes no options"),
+    ):
+        with pytest.raises(PluginOptionsError) as caught:
+            manager.check_options("store", table, where=WHERE)
+        assert text in str(caught.value)
+        assert WHERE in str(caught.value)
+    with pytest.raises(PluginUnknown):
+        manager.check_options("store", "gone")
+
+
+def test_the_plugins_in_options_are_not_built_for_a_check(stocked: PluginManager) -> None:
+    assert stocked.check_options("store", {"use": "cache", "inner": "gone"}) is Cache
+
+
 @frozen
 class ChainOptions:
     links: list[object] = plugin_field("store")  # noqa: RUF009  # makes an attrs field

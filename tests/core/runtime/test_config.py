@@ -145,7 +145,7 @@ AGENT = '[[agents]]\nuse = "x"\n'
     ("text", "error"),
     [
         ("x = [", "converge.toml: this is not TOML: "),
-        ("[stor]", "[stor]: there is no such table; there is store, transport, run, plugins, approvals, limits, pools"),
+        ("[stor]", "[stor]: there is no such table; there is store, transport, run, plugins, http, approvals, limits"),
         ("[stor]", "Did you mean 'store'?"),
         ("processes = 2", "converge.toml [processes]: there is no such table"),
         ("[run]\nproceses = 2", "converge.toml [run]: proceses is not an option; valid options are processes, until,"),

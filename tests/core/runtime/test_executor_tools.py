@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,6 +14,20 @@ from converge.core.agent import Outcome
 from converge.core.decisions import InvokeTool
 from converge.core.tools import ToolRegistry, tool
 from converge.runtime.executor import DEFAULT_TOOL_TIMEOUT_SEC, StandardExecutor
+from converge.runtime.tools.limits import ToolLimits
+from converge.runtime.tools.pool import ToolPool
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+@pytest.fixture(autouse=True)
+async def tools_end() -> AsyncIterator[None]:
+    """The processes of tools end with the test, as they do with a runtime that closes its executor."""
+    yield
+    pool = ToolPool.shared(ToolLimits())
+    await pool.close()
+
 
 caller = contextvars.ContextVar[str]("caller")
 

@@ -182,9 +182,12 @@ async def test_a_transport_that_receives_garbage_shows_and_a_message_mends_it(
     assert agent.payloads == [[], [1]]
 
 
-async def test_a_transport_that_somebody_else_stopped_is_unhealthy_until_it_is_started_again(world: World) -> None:
+@pytest.mark.parametrize("kind", [LocalTransport, Listened])
+async def test_a_transport_that_somebody_else_stopped_is_unhealthy_until_it_is_started_again(
+    world: World, kind: type[LocalTransport]
+) -> None:
     agent = Scripted()
-    runtime = await world.started(agent, Listened(agent.id, world.registry))
+    runtime = await world.started(agent, kind(agent.id, world.registry))
     await agent.called(1)
     await runtime.transport.stop()
     await until(lambda: not runtime.is_healthy())

@@ -17,11 +17,11 @@ from converge.core.errors import ToolNotImportable
 from converge.core.tool_call import current_call
 from converge.core.tool_reference import ToolReference
 from converge.core.tools import ToolRegistry, tool
-from converge.runtime import tool_pool
 from converge.runtime.executor import StandardExecutor
-from converge.runtime.linux import can_isolate, children_of_mine
-from converge.runtime.tool_limits import ToolLimits
-from converge.runtime.tool_pool import ToolPool
+from converge.runtime.tools import pool as pool_module
+from converge.runtime.tools.limits import ToolLimits
+from converge.runtime.tools.linux import can_isolate, children_of_mine
+from converge.runtime.tools.pool import ToolPool
 from tests.core.runtime import bad_tools
 from tests.core.runtime.conftest import until
 
@@ -193,7 +193,7 @@ async def test_what_a_tool_prints_disturbs_nothing(call: Caller, capfd: pytest.C
 
 
 async def test_a_sound_process_is_used_again_and_an_idle_one_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tool_pool, "IDLE_SEC", 0.2)
+    monkeypatch.setattr(pool_module, "IDLE_SEC", 0.2)
     caller = Caller()
     one, two = (await caller("who")).value, (await caller("who")).value
     assert one["pid"] == two["pid"]  # type: ignore[index]  # it is a dict

@@ -11,6 +11,7 @@ from converge.coordination.task_manager import TaskManager
 from converge.core.decisions import ClaimTask, InvokeTool, ReportTask, SendMessage, SubmitTask
 from converge.core.message import Message
 from converge.core.task import Task
+from converge.core.tool_call import current_call
 from converge.core.tools import ToolRegistry, tool
 from converge.extensions.storage.memory import MemoryStore
 from converge.observability.tracing import (
@@ -272,13 +273,42 @@ async def test_a_move_that_fails_says_so_in_its_span(world: World, exporter: Col
     assert "gone" in span.error
 
 
-@tool
+async def test_what_makes_no_sense_is_refused_as_ever_and_has_its_span(world: World, exporter: Collecting) -> None:
+    class Unshowable:
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    odd: Any = Unshowable()
+    agent = Scripted([SubmitTask(odd), ClaimTask(odd), InvokeTool(odd, {})], [])
+    peer = await world.peer()
+    await world.started(agent, task_manager=TaskManager())
+    await until(lambda: exporter.named("execute_tool Unshowable"))
+    await peer.tell(agent.id)
+    await agent.called(2)
+    assert {outcome.status for outcome in agent.shown[-1][2]} <= {"failed", "refused"}
+    assert exporter.named("claim task")[0].attributes["converge.task.id"] == "Unshowable"
+    assert exporter.named("submit task")[0].attributes["converge.task.id"] == "NoneType"
+
+
+@tool(isolation="thread")
 def look() -> str | None:
-    """What the thread of a tool sees."""
+    """What a tool sees in a thread."""
     return get_current_traceparent()
 
 
 @tool
+async def look_inline() -> str | None:
+    """What a tool sees in the event loop."""
+    return get_current_traceparent()
+
+
+@tool(isolation="process")
+def look_apart() -> list[str | None]:
+    """What a tool sees in a process of its own."""
+    return [get_current_traceparent(), current_call().traceparent]
+
+
+@tool(isolation="thread")
 def fail() -> None:
     """Raise."""
     raise ValueError("no")
@@ -305,6 +335,30 @@ async def test_a_tool_has_a_span_and_its_result_belongs_to_the_same_trace(world:
     }
     assert failed.error == "ValueError: no"
     assert (told.trace_id, told.parent_id) == (TRACE, asked.span_id)
+
+
+@pytest.mark.parametrize("traced", [True, False])
+async def test_a_tool_sees_the_span_of_its_call_wherever_it_runs(world: World, traced: bool) -> None:
+    registry = ToolRegistry()
+    for each in (look, look_inline, look_apart):
+        registry.register(each)
+    agent = Scripted([InvokeTool(name, {}) for name in registry.list_names()], [])
+    exporter = Collecting()
+    if traced:
+        register_span_exporter(exporter)
+    try:
+        await world.started(agent, tool_registry=registry)
+        await agent.called(2)
+    finally:
+        unregister_span_exporter(exporter)
+    seen = {outcome.decision.tool_name: outcome.value for outcome in agent.shown[1][2]}  # type: ignore[attr-defined]  # tools are all there is
+    spans = {span.attributes["gen_ai.tool.name"]: span.traceparent for span in exporter.spans if "tool" in span.name}
+    assert seen == {
+        "look": spans.get("look"),
+        "look_inline": spans.get("look_inline"),
+        "look_apart": [spans.get("look_apart")] * 2,
+    }
+    assert len(spans) == (3 if traced else 0)
 
 
 async def test_a_decide_that_raises_ends_its_span_with_the_error(world: World, exporter: Collecting) -> None:

@@ -110,6 +110,7 @@ async def test_a_call_that_may_have_been_billed_is_charged(clock: FakeClock) -> 
     one = agent(Model(RateLimited(), TimeoutError()), clock)
     await ask(one)
     assert one.spent.input_tokens == 0
+    clock.now += 8
     await ask(one)
     assert one.spent.input_tokens > 100
     assert one.spent.requests == 2

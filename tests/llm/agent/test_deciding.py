@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import pytest
@@ -34,7 +34,7 @@ from converge.extensions.llm.chat import ChatMessage, Reply, ToolCall, Usage
 from converge.extensions.llm.judging import DecisionRules
 from converge.extensions.llm.memory import size_of
 from converge.extensions.llm.shapes import SHAPES
-from tests.llm.agent.conftest import Model, TextModel, ask, message_to
+from tests.llm.agent.conftest import FakeClock, Leaping, Model, TextModel, ask, message_to
 
 
 def array(*decisions: dict[str, Any]) -> str:
@@ -321,6 +321,48 @@ async def test_no_prompt_is_larger_than_its_bound_and_what_is_cut_says_so() -> N
     assert one.counts.values["not_shown"] > 0
 
 
+class Large:
+    description = "d" * 1_000
+    parameters: ClassVar[dict[str, Any]] = {
+        "type": "object",
+        "properties": {f"p{n}": {"type": "string"} for n in range(60)},
+    }
+
+    def __init__(self, number: int) -> None:
+        self.name = f"t{number:02}"
+
+    def run(self, params: dict[str, Any]) -> Any:
+        return params
+
+
+@pytest.mark.parametrize("kind", [Model, TextModel])
+@pytest.mark.parametrize("most", [28 * 1024, 32 * 1024, 100 * 1024])
+async def test_nor_is_it_when_everything_takes_all_the_room_it_may(kind: Any, most: int) -> None:
+    model = kind()
+    tools = [Large(number) for number in range(100)]
+    words = "w" * (most // 4)
+    one = agent(model, system_prompt=words, tools=tools, rules=DecisionRules(list(SHAPES)), max_prompt_bytes=most)
+    for number in range(3):
+        await one.decide([message_to(one, "m" * 9_000) for _ in range(20)], [Task(objective=str(number))])
+    for turn, shown in enumerate(model.shown):
+        texts = [message["content"] if kind is TextModel else message.content for message in shown]
+        offered = json.dumps([attrs.asdict(spec) for spec in model.tools[turn]]) if kind is Model else ""
+        assert sum(len(text.encode()) for text in [*texts, offered]) <= most
+
+
+class Awkward(dict[str, Any]):
+    def items(self) -> Any:
+        raise RuntimeError("no")
+
+
+async def test_a_result_that_raises_when_it_is_looked_at_is_shown_as_such() -> None:
+    model = Model()
+    one = agent(model)
+    one.outcomes = (Outcome(InvokeTool("t"), "done", Awkward(a=1)),)
+    await one.decide([], [])
+    assert "(it cannot be shown)" in model.shown[0][-1].content
+
+
 async def test_content_cannot_leave_its_line_or_forge_the_marks() -> None:
     model = Model()
     one = agent(model)
@@ -354,15 +396,6 @@ async def test_whatever_a_payload_or_result_holds_can_be_shown(value: Any) -> No
 
 
 async def test_tools_for_which_there_is_no_room_are_left_out_and_named(caplog: pytest.LogCaptureFixture) -> None:
-    class Large:
-        description = "d" * 1_000
-
-        def __init__(self, number: int) -> None:
-            self.name = f"t{number:02}"
-
-        def run(self, params: dict[str, Any]) -> Any:
-            return params
-
     model = Model()
     one = agent(model, tools=[Large(number) for number in range(30)])
     await ask(one)
@@ -373,7 +406,7 @@ async def test_tools_for_which_there_is_no_room_are_left_out_and_named(caplog: p
 
 async def test_a_failed_call_keeps_what_is_new_five_times() -> None:
     model = Model(*[OSError("down")] * 4, "[]", *[OSError("down")] * 5, "[]")
-    one = agent(model, budget=Budget(requests_per_minute=None))
+    one = agent(model, budget=Budget(requests_per_minute=None), clock=Leaping())
     await ask(one, "first")
     for _ in range(4):
         await one.decide([], [])
@@ -383,6 +416,48 @@ async def test_a_failed_call_keeps_what_is_new_five_times() -> None:
         await one.decide([], [])
     assert model.calls == 10
     assert one.counts.values["messages_given_up"] == 1
+
+
+class RateLimited(Exception):
+    retry_after = 30.0
+
+
+async def test_a_provider_that_asks_to_wait_is_left_alone_and_nothing_is_given_up(clock: FakeClock) -> None:
+    model = Model(*[RateLimited()] * 8)
+    one = agent(model, clock=clock)
+    await ask(one, "first")
+    clock.now += 29
+    await ask(one, "second")
+    assert model.calls == 1
+    for _ in range(8):
+        clock.now += 61
+        await one.decide([], [])
+    assert model.calls == 9
+    assert "first" in model.shown[8][-1].content
+    assert "second" in model.shown[8][-1].content
+
+
+async def test_of_what_cannot_be_asked_about_the_last_64_messages_are_kept(clock: FakeClock) -> None:
+    model = Model(RateLimited())
+    one = agent(model, clock=clock, max_prompt_bytes=200_000)
+    for number in range(70):
+        await ask(one, f"message {number}.")
+    clock.now += 60
+    await one.decide([], [])
+    shown = model.shown[1][-1].content
+    assert "message 5." not in shown
+    assert "message 6." in shown
+    assert "message 69." in shown
+    assert one.counts.values["not_kept"] == 6
+
+
+async def test_a_provider_that_says_it_calls_no_functions_is_asked_for_text() -> None:
+    class Fallback(Model):
+        calls_functions = False
+
+    model = Fallback('I join: [{"type":"JoinPool","pool_id":"p"}]')
+    assert await ask(agent(model)) == [JoinPool("p")]
+    assert model.tools == [()]
 
 
 def test_every_decision_has_a_shape() -> None:
@@ -395,7 +470,7 @@ def test_every_decision_has_a_shape() -> None:
     ("options", "complaint"),
     [
         ({"system_prompt": "x" * 9_000}, "system_prompt has 9000 bytes; at most 8192"),
-        ({"max_prompt_bytes": 10}, "give at least 24576"),
+        ({"max_prompt_bytes": 10}, "give at least 28672"),
         ({"timeout_sec": 0}, "timeout_sec is 0"),
         ({"corrections": 9}, "corrections is 9"),
     ],

@@ -13,14 +13,14 @@ from converge.core.identity import Identity
 from converge.extensions.llm.agent import LLMAgent
 from converge.extensions.llm.budget import Budget
 from converge.extensions.llm.chat import Reply, ToolCall, Usage
-from tests.llm.agent.conftest import Model, TextModel, ask
+from tests.llm.agent.conftest import Leaping, Model, TextModel, ask
 from tests.llm.agent.corpus import JOIN, WHOLE, no_text, raised, unusable
 
 FREE = Budget(requests_per_minute=None)
 
 
 def agent(provider: Any, **options: Any) -> LLMAgent:
-    return LLMAgent(Identity.generate(), provider, budget=FREE, corrections=0, **options)
+    return LLMAgent(Identity.generate(), provider, budget=FREE, corrections=0, clock=Leaping(), **options)
 
 
 def test_the_corpus_is_large_enough() -> None:

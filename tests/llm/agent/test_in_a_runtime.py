@@ -117,6 +117,7 @@ async def test_a_call_is_a_span_with_the_attributes_of_generative_ai() -> None:
         "gen_ai.usage.input_tokens": 100,
         "gen_ai.usage.output_tokens": 10,
     }
+    assert good.kind == "client"
     assert bad.attributes["error.type"] == "OSError"
     assert bad.error is not None
 
@@ -132,7 +133,7 @@ async def test_a_call_that_failed_is_made_again_though_nothing_is_new() -> None:
     agent = LLMAgent(Identity.generate(), model)
     tasks.submit(Task(id="t"))
     async with AgentRuntime(agent, LocalTransport(agent.id, LocalTransportRegistry()), task_manager=tasks):
-        task = await ended(tasks, "t")
+        task = await ended(tasks, "t")  # a second later
     assert task.state is TaskState.COMPLETED
     assert agent.counts.values["failures:Overloaded"] == 1
 

@@ -22,7 +22,8 @@ class ToolCall:
     nothing a second time. It is `<task id>:<epoch>:<number>` when the call belongs to a task that the agent holds; the
     number counts the calls for that claim from 1. Without a task it is a new UUID. `epoch` is the fencing
     token: it grows with every claim of the task, so a service that knows it can refuse an older one. `timeout_sec` is
-    how long the call may take (None: no limit).
+    how long the call may take (None: no limit). `traceparent` is the span of the call, to be sent on (W3C Trace
+    Context).
     """
 
     tool: str
@@ -31,6 +32,7 @@ class ToolCall:
     task_id: str | None = None
     epoch: int | None = None
     timeout_sec: float | None = None
+    traceparent: str | None = None
 
 
 _current: ContextVar[ToolCall | None] = ContextVar("converge_tool_call", default=None)

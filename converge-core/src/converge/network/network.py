@@ -48,11 +48,11 @@ class AgentNetwork:
         self.read: Callable[[], Awaitable[Message | None]] = transport.receive_verified
         """How the next message is read and checked; None for one that is refused."""
         self._on_sent = on_sent
+        self._to_sign: list[tuple[Message, asyncio.Future[Message]]] | None = None
         self._reading = asyncio.Lock()
         self._unread: deque[Message] | None = None  # made when needed: most agents run in a runtime, which reads
         self.discovery = DiscoveryService() if discovery is None else discovery
-        self._agents: dict[str, Agent] = {}
-        self._told: dict[str, AgentDescriptor] = {}
+        self._agents: dict[str, tuple[Agent, AgentDescriptor]] = {}  # with what they tell of themselves
 
     def register_agent(self, agent: Agent, descriptor: AgentDescriptor | None = None) -> None:
         """Sign for `agent` from now on, and make it discoverable, by what it tells of itself unless one is given.
@@ -63,7 +63,7 @@ class AgentNetwork:
         """
         told = build_descriptor(agent) if descriptor is None else descriptor
         self._announce(agent, told)
-        self._agents[agent.id], self._told[agent.id] = agent, told
+        self._agents[agent.id] = agent, told
 
     def _announce(self, agent: Agent, told: AgentDescriptor) -> None:
         discovery, identity = self.discovery, agent.identity
@@ -80,15 +80,15 @@ class AgentNetwork:
         One whose lease was over is registered again, unless another process has registered the agent since. Unknown
         ids are no error; errors as `DiscoveryService.register`.
         """
-        told = {agent_id: self._told[agent_id].id for agent_id in agent_ids if agent_id in self._told}
+        told = {agent_id: self._agents[agent_id][1].id for agent_id in agent_ids if agent_id in self._agents}
         lost = set(self.discovery.renew_many(told.values())) if self.discovery.leased else set()
         for agent_id, descriptor_id in told.items():
             if descriptor_id in lost and self.discovery.get(descriptor_id, refresh_from_store=True) is None:
-                self._announce(self._agents[agent_id], self._told[agent_id])
+                self._announce(*self._agents[agent_id])
 
     def unregister_agent(self, agent_id: str) -> None:
         """Undo `register_agent`; an unknown id is no error."""
-        agent, told = self._agents.pop(agent_id, None), self._told.pop(agent_id, None)
+        agent, told = self._agents.pop(agent_id, (None, None))
         if not self.discovery.require_signed:
             self.discovery.unregister(agent_id if told is None else told.id)
         elif agent is not None:
@@ -147,7 +147,7 @@ class AgentNetwork:
             if not message.is_signed and agent_id in self._agents:
                 unsigned.setdefault(agent_id, []).append(index)
         for agent_id, indexes in unsigned.items():
-            agent = self._agents[agent_id]
+            agent, _ = self._agents[agent_id]
             together: list[Message | Exception] = []
             try:
                 together += agent.sign_messages([messages[index] for index in indexes])
@@ -160,8 +160,30 @@ class AgentNetwork:
     def _signed(self, message: Message) -> Message:
         if is_in_trace():
             message = stamped(message)
-        agent = self._agents.get(message.sender or self.transport.agent_id)
+        agent, _ = self._agents.get(message.sender or self.transport.agent_id, (None, None))
         return agent.sign_message(message) if agent is not None and not message.is_signed else message
+
+    async def _signed_with_others(self, message: Message) -> Message:
+        """`_signed`, with one signature for all that are to be signed in the same turn of the event loop."""
+        if is_in_trace():
+            message = stamped(message)
+        loop = asyncio.get_running_loop()
+        signed: asyncio.Future[Message] = loop.create_future()
+        if self._to_sign is None:
+            self._to_sign = []
+            loop.call_soon(self._sign_all)
+        self._to_sign.append((message, signed))
+        return await signed
+
+    def _sign_all(self) -> None:
+        waiting, self._to_sign = self._to_sign, None
+        wanted = [each for each in waiting or () if not each[1].done()]  # the others were cancelled
+        results = self._signed_together([message for message, _ in wanted])
+        for (_, signed), result in zip(wanted, results, strict=True):
+            if isinstance(result, Exception):
+                signed.set_exception(result)
+            else:
+                signed.set_result(result)
 
     async def _send(self, message: Message) -> None:
         await self.transport.send(message)
@@ -187,7 +209,7 @@ class AgentNetwork:
             return await self._ask(message, timeout)
 
     async def _ask(self, message: Message, timeout: float | None) -> Message:
-        message = self._signed(message)
+        message = await self._signed_with_others(message) if len(self.requests) else self._signed(message)
         answer = self.requests.open(message)
         try:
             async with asyncio.timeout(timeout):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, OrderedDict
+from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,7 +27,11 @@ class Requests:
     def __init__(self) -> None:
         self.counters: Counter[str] = Counter()
         self._waiting: dict[str, tuple[Message, asyncio.Future[Message]]] = {}
-        self._given_up: OrderedDict[str, str] = OrderedDict()  # request id -> who was asked
+        self._given_up: dict[str, str] = {}  # request id -> who was asked, the oldest first
+
+    def __len__(self) -> int:
+        """How many wait for an answer."""
+        return len(self._waiting)
 
     def open(self, request: Message) -> asyncio.Future[Message]:
         """The future answer to `request`, which is about to be sent.
@@ -50,7 +54,7 @@ class Requests:
         if found is not None and not (found[1].done() and not found[1].cancelled()):
             self._given_up[request.id] = request.recipient or ""
             if len(self._given_up) > MAX_REQUESTS:
-                self._given_up.popitem(last=False)
+                del self._given_up[next(iter(self._given_up))]
 
     def take(self, message: Message) -> bool:
         """Whether `message`, which was checked as all that comes in, is an answer, and so not for anybody else."""

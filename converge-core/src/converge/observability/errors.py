@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from converge.core.errors import ConvergeError
 
-__all__ = ["MetricError", "ReplayLogError"]
+__all__ = ["AddressError", "MetricError", "ReplayLogError"]
 
 
 class MetricError(ConvergeError, ValueError):
@@ -20,3 +20,14 @@ class ReplayLogError(ConvergeError, ValueError):
 
     def __reduce__(self) -> tuple[type[ReplayLogError], tuple[str, int, str]]:
         return type(self), (self.path, self.line, self.reason)
+
+
+class AddressError(ConvergeError, ValueError):
+    """An address that cannot be listened on, or must not be. Attributes: `address`, `reason`."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(f"{address!r}: {reason}")
+        self.address, self.reason = address, reason
+
+    def __reduce__(self) -> tuple[type[AddressError], tuple[str, str]]:
+        return type(self), (self.address, self.reason)

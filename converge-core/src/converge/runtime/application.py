@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
 from converge.coordination.approvals import Approvals
@@ -26,14 +26,18 @@ from converge.core.store import Store
 from converge.core.topic import Topic
 from converge.network.discovery import DiscoveryService
 from converge.network.transport.base import Transport
+from converge.observability.metrics import MetricsCollector
 from converge.plugins import PluginManager, default_manager
 from converge.policy.approval import ApprovalPolicy
 from converge.policy.errors import PolicyOptionError
+from converge.runtime.endpoint import check_address
 from converge.runtime.errors import AgentFailed, ConfigError
 from converge.runtime.execution import check_execution, executor_factory, handlers_of, tools_of
+from converge.runtime.inbox import Inbox
 from converge.runtime.keys import Member, members
 from converge.runtime.limiting import limits_of, pool_limiters
 from converge.runtime.loop import AgentRuntime
+from converge.runtime.observing import Observed
 from converge.runtime.parking import Parking
 
 if TYPE_CHECKING:
@@ -42,7 +46,7 @@ if TYPE_CHECKING:
     from converge.plugins.lifecycle import Lifecycle
     from converge.runtime.config import AgentConfig, Config
 
-__all__ = ["Application", "OnProgress", "check", "open_store", "reporting"]
+__all__ = ["Application", "OnProgress", "Watch", "check", "open_store", "reporting"]
 
 OnProgress = Callable[[TaskProgress], None]
 """Called a few times a second with how far the work is."""
@@ -67,7 +71,8 @@ def check(config: Config) -> None:
             f"{config.run.processes} processes cannot share the store {config.store['use']!r}, which lives in one; "
             'use one that they can, such as [store] use = "sqlite"',
         )
-    _lifecycle(plugins, config)
+    check_address(config)
+    _lifecycle(plugins, config, None)
     check_execution(plugins, config)
     for member in config.agents:
         _approval_policy(config, member)
@@ -109,13 +114,20 @@ class _Shared(NamedTuple):
     pools: PoolManager
     discovery: DiscoveryService
     approvals: Approvals
+    metrics: MetricsCollector
+
+
+Watch = Callable[[Observed], AbstractAsyncContextManager[object]]
+"""What is entered as long as the agents of a process run, to see how they are."""
 
 
 class Application:
-    """Runs the agents of process number `process` (from 0) of `config`."""
+    """Runs the agents of process number `process` (from 0) of `config`; `watch` is entered before they start."""
 
-    def __init__(self, config: Config, process: int = 0) -> None:
-        self._config, self._plugins = config, _plugins(config)
+    def __init__(self, config: Config, process: int = 0, watch: Watch | None = None) -> None:
+        self._config, self._plugins, self._watch = config, _plugins(config), watch
+        self._transports: list[Transport] = []
+        self._inboxes: list[Inbox] = []
         self._mine = members(config, process)
         self._listeners: Lifecycle | None = None
         self._pool_limiters = pool_limiters(config.pools)
@@ -135,18 +147,33 @@ class Application:
                 trust = TaskTrust(store, pools=pools)
                 stack.callback(trust.close)
                 stack.callback(tasks.add_listener(trust))
-            shared = _Shared(store, tasks, pools, DiscoveryService(store), Approvals(store))
-            self._listeners = _lifecycle(self._plugins, self._config)
+            shared = _Shared(store, tasks, pools, DiscoveryService(store), Approvals(store), MetricsCollector())
+            self._listeners = _lifecycle(self._plugins, self._config, shared.metrics)
             runtimes = {
                 member.name: self._runtime(member, shared, first=member is self._mine[0]) for member in self._mine
             }
             stack.push_async_callback(_stop_all, runtimes)
+            await self._be_watched(stack, runtimes, shared)
             stop = asyncio.Event() if stop is None else stop
             if not await self._started(runtimes, pools, stop):
                 return False
             if on_progress is not None:
                 stack.push_async_callback(reporting(tasks, on_progress))
             return await self._until_over(runtimes, stop)
+
+    async def _be_watched(self, stack: AsyncExitStack, runtimes: dict[str, AgentRuntime], shared: _Shared) -> None:
+        observed = Observed(
+            shared.metrics,
+            runtimes,
+            self._transports,
+            self._inboxes,
+            tasks=shared.tasks,
+            lifecycle=self._listeners,
+            parts={"tasks": shared.tasks, "pools": shared.pools, "discovery": shared.discovery},
+        )
+        stack.callback(observed.close)
+        if self._watch is not None:
+            await stack.enter_async_context(self._watch(observed))
 
     async def _started(self, runtimes: dict[str, AgentRuntime], pools: PoolManager, stop: asyncio.Event) -> bool:
         """Start the agents; False when `stop` is set meanwhile, however long one of them takes to start."""
@@ -199,12 +226,16 @@ class Application:
                 self._config.place("[transport]"), f"the plugin made a {type(transport).__name__}, not a Transport"
             )
         policy = _approval_policy(self._config, member.config)
-        agent = self._agent(member)
+        agent, inbox = self._agent(member), Inbox()
+        self._transports.append(transport)
+        self._inboxes.append(inbox)
         return AgentRuntime(
             agent,
             transport,
             shared.pools,
             shared.tasks,
+            shared.metrics,
+            inbox=inbox,
             discovery_service=shared.discovery,
             tool_registry=tools_of(self._plugins, member.config, agent.id),
             executor_factory=executor_factory(self._plugins, self._config, member.config),
@@ -301,7 +332,7 @@ def reporting(tasks: TaskManager, on_progress: OnProgress) -> Callable[[], Await
     return end
 
 
-def _lifecycle(plugins: PluginManager, config: Config) -> Lifecycle | None:
+def _lifecycle(plugins: PluginManager, config: Config, metrics: MetricsCollector | None) -> Lifecycle | None:
     """The listeners that `[plugins] hooks` names, in that order; None, and nothing imported, when it names none."""
     if not config.plugins.hooks:
         return None
@@ -310,7 +341,7 @@ def _lifecycle(plugins: PluginManager, config: Config) -> Lifecycle | None:
     lifecycle = Lifecycle()
     for index, table in enumerate(config.plugins.hooks):
         where = config.place(f"[plugins] hooks {index}")
-        listener = plugins.build("hooks", table, where=where)
+        listener = plugins.build("hooks", table, where=where, metrics_collector=metrics)
         try:
             lifecycle.add(listener, str(table["use"] if isinstance(table, dict) else table))
         except (TypeError, ValueError) as error:

@@ -13,14 +13,22 @@ import os
 import signal
 import sys
 import threading
-from typing import Any
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from converge.core.errors import ConvergeError
 from converge.plugins import PluginError
 from converge.runtime.application import Application
 from converge.runtime.config import load_config
 from converge.runtime.errors import ConfigError
+from converge.runtime.reports import answer_questions
 from converge.runtime.signals import StopRequest, stop_signals
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from converge.runtime.observing import Observed
 
 __all__ = ["EXIT_CONFIG", "EXIT_TERMINATED", "main"]
 
@@ -59,7 +67,19 @@ async def _run(order: dict[str, object], request: StopRequest) -> None:
     request.sets(stop)
     threading.Thread(target=_die_with_parent, args=(loop, stop), name="converge-parent", daemon=True).start()
     config = load_config(str(order["config"]), order["settings"])  # type: ignore[arg-type]  # written by the supervisor
-    await Application(config, int(str(order["process"]))).run(stop=stop)
+    watch = partial(_reporting, int(str(order["reports"])))
+    await Application(config, int(str(order["process"])), watch).run(stop=stop)
+
+
+@asynccontextmanager
+async def _reporting(descriptor: int, observed: Observed) -> AsyncIterator[None]:
+    """Tell the parent how the agents are, whenever it asks, while the block runs."""
+    answering = asyncio.create_task(answer_questions(descriptor, observed), name="converge-reports")
+    try:
+        yield
+    finally:
+        answering.cancel()
+        await asyncio.wait({answering})
 
 
 def _die_with_parent(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:

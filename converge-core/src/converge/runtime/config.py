@@ -25,10 +25,19 @@ from converge.runtime.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["AgentConfig", "ApprovalsConfig", "Config", "PluginsConfig", "PoolConfig", "RunConfig", "load_config"]
+__all__ = [
+    "AgentConfig",
+    "ApprovalsConfig",
+    "Config",
+    "HttpConfig",
+    "PluginsConfig",
+    "PoolConfig",
+    "RunConfig",
+    "load_config",
+]
 
 _ENVIRONMENT = "CONVERGE_"
-_TABLES = ("store", "transport", "run", "plugins", "approvals", "limits", "pools", "agents")
+_TABLES = ("store", "transport", "run", "plugins", "http", "approvals", "limits", "pools", "agents")
 _AGENT_FIELDS = ("name", "count", "pools", "capabilities", "approvals", "executor", "tools", "limits")
 _AGENT_KEYS = ("class", "use", "options", *_AGENT_FIELDS)
 _Table = dict[str, Any]
@@ -61,6 +70,17 @@ class PluginsConfig:
 
     disabled: list[str] = field(factory=list)
     hooks: list[str | dict[str, object]] = field(factory=list)
+
+
+@frozen(kw_only=True)
+class HttpConfig:
+    """`[http]`: where `/health`, `/ready` and `/metrics` of the run are served; nowhere without `listen`.
+
+    `listen` is `HOST:PORT`. `public` allows an address that other machines reach.
+    """
+
+    listen: str | None = None
+    public: bool = False
 
 
 @frozen(kw_only=True)
@@ -122,6 +142,7 @@ class Config:
     transport: dict[str, object] = field(factory=lambda: {"use": "local"})
     run: RunConfig = field(factory=RunConfig)
     plugins: PluginsConfig = field(factory=PluginsConfig)
+    http: HttpConfig = field(factory=HttpConfig)
     approvals: ApprovalsConfig = field(factory=ApprovalsConfig)
     limits: Limits = field(factory=Limits)
     pools: list[PoolConfig] = field(factory=list)
@@ -226,6 +247,7 @@ def _config(file: Path, data: _Table) -> Config:
         transport=_driver(file, data, "transport", "local"),
         run=_structured(file, RunConfig, data.get("run", {}), "[run]"),
         plugins=_structured(file, PluginsConfig, data.get("plugins", {}), "[plugins]"),
+        http=_structured(file, HttpConfig, data.get("http", {}), "[http]"),
         approvals=_structured(file, ApprovalsConfig, data.get("approvals", {}), "[approvals]"),
         limits=_structured(file, Limits, data.get("limits", {}), "[limits]"),
         pools=_pools(file, data),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
 from converge.network.discovery import DiscoveryQuery
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from converge.network.network import AgentNetwork
     from converge.observability.metrics import MetricsCollector
     from converge.runtime.threads import StoreThread
+    from converge.runtime.turns import Turns
 
 __all__ = ["AgentContext"]
 
@@ -37,8 +38,8 @@ class AgentContext:
     """
 
     __slots__ = (  # one an agent
-        "_call_again",
         "_store_thread",
+        "_turns",
         "ballots",
         "metrics",
         "network",
@@ -56,16 +57,18 @@ class AgentContext:
         ballots: BallotBox | None,
         store_thread: StoreThread,
         tools: ToolRegistry,
-        *,
-        store: Store | None = None,
-        metrics: MetricsCollector | None = None,
-        call_again: Callable[[float], None] | None = None,
     ) -> None:
         self.network, self.tasks, self.pools, self.ballots = network, tasks, pools, ballots
         self.tools = tools
         self._store_thread = store_thread
-        self._call_again = call_again
-        self.store, self.metrics = store, metrics
+        self.store: Store | None = None
+        self.metrics: MetricsCollector | None = None
+        self._turns: Turns | None = None
+
+    def lend(self, store: Store | None, metrics: MetricsCollector | None, turns: Turns | None) -> Self:
+        """Let the agent use these too; for the runtime."""
+        self.store, self.metrics, self._turns = store, metrics, turns
+        return self
 
     async def run(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """What `call` returns, from the store thread."""
@@ -77,8 +80,8 @@ class AgentContext:
         For `decide` and the hooks: an agent that puts something off (until a budget allows it, until a service is
         back) is woken by it.
         """
-        if self._call_again is not None:
-            self._call_again(after_sec)
+        if self._turns is not None:
+            self._turns.call_again(after_sec)
 
     async def peers(self) -> list[AgentDescriptor]:
         """The other agents that can be discovered now, in every process that shares the store."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["MoveTrace", "carrying_out"]
 
 _NAMES = {SubmitTask: "submit task", ClaimTask: "claim task", ReportTask: "report task"}
-_MAX_NAME = 128
+_MAX_NAME = 1_024  # as long as a task id may be
 _UNTRACED = nullcontext()
 
 
@@ -31,7 +31,7 @@ def carrying_out(decision: Decision) -> AbstractContextManager[object]:
     """A span around the call of a tool, while somebody takes spans; around other decisions there is none."""
     if not is_tracing() or not isinstance(decision, InvokeTool):
         return _UNTRACED
-    name = str(decision.tool_name)[:_MAX_NAME]  # whatever an agent, or a model, has put there
+    name = _shown(decision.tool_name)
     attributes: dict[str, AttributeValue] = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": name}
     if (turn := current_turn()) is not None:
         attributes["converge.agent.id"] = turn.agent_id
@@ -60,17 +60,27 @@ class MoveTrace:
 
 
 def _begun(decision: Decision) -> Span:
-    kind = next(kind for kind in _NAMES if isinstance(decision, kind))
-    task = getattr(decision, "task", None)
-    task_id = getattr(decision if task is None else task, "task_id" if task is None else "id", None)
-    attributes: dict[str, AttributeValue] = {"converge.task.id": str(task_id)}
+    name = next((name for kind, name in _NAMES.items() if isinstance(decision, kind)), type(decision).__name__)
+    task_id = _task_id(decision)
+    attributes: dict[str, AttributeValue] = {"converge.task.id": task_id}
     turn = current_turn()
     if turn is not None:
         attributes["converge.agent.id"] = turn.agent_id
-    if kind is SubmitTask:
-        return start_span(_NAMES[kind], attributes, kind="producer")
-    of_task = None if turn is None else turn.traceparents.get(str(task_id))
+    if isinstance(decision, SubmitTask):
+        return start_span(name, attributes, kind="producer")
+    of_task = None if turn is None else turn.traceparents.get(task_id)
     task_span, here = parse_traceparent(of_task or ""), parse_traceparent(get_current_traceparent() or "")
     if task_span is None or (here is not None and here.trace_id == task_span.trace_id):
-        return start_span(_NAMES[kind], attributes)
-    return start_span(_NAMES[kind], attributes, parent=of_task, links=() if here is None else (here,))
+        return start_span(name, attributes)
+    return start_span(name, attributes, parent=of_task, links=() if here is None else (here,))
+
+
+def _task_id(decision: Decision) -> str:
+    if isinstance(decision, SubmitTask):
+        return _shown(getattr(decision.task, "id", None))
+    return _shown(getattr(decision, "task_id", None))
+
+
+def _shown(name: object) -> str:
+    """A name for an attribute, whatever an agent, or a model, has put there."""
+    return name[:_MAX_NAME] if isinstance(name, str) else type(name).__name__

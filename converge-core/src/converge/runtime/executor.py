@@ -37,8 +37,8 @@ from converge.runtime.errors import Refused
 from converge.runtime.executor_options import StandardExecutorOptions
 from converge.runtime.handlers import MoveHandlers
 from converge.runtime.store_work import StoreWork, in_turns
-from converge.runtime.tool_calls import DEFAULT_TOOL_TIMEOUT_SEC, ToolCalls
-from converge.runtime.tool_limits import MAX_RESULT_BYTES, ToolLimits
+from converge.runtime.tools.calls import DEFAULT_TOOL_TIMEOUT_SEC, ToolCalls
+from converge.runtime.tools.limits import MAX_RESULT_BYTES, ToolLimits
 
 if TYPE_CHECKING:
     from converge.coordination.bidding import BiddingProtocol
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from converge.runtime.approving import ApprovalGate
     from converge.runtime.limiting import DecisionLimits
     from converge.runtime.threads import StoreThread
-    from converge.runtime.tool_pool import ToolPool
+    from converge.runtime.tools.pool import ToolPool
 
 __all__ = ["DEFAULT_TOOL_TIMEOUT_SEC", "Executor", "Handler", "Refused", "StandardExecutor"]
 

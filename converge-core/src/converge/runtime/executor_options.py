@@ -8,8 +8,8 @@ from typing import Any
 from attrs import Attribute, field, frozen, validators
 
 from converge.core.tools import Isolation
-from converge.runtime.tool_calls import DEFAULT_TOOL_TIMEOUT_SEC
-from converge.runtime.tool_limits import MAX_RESULT_BYTES, ToolLimits
+from converge.runtime.tools.calls import DEFAULT_TOOL_TIMEOUT_SEC
+from converge.runtime.tools.limits import MAX_RESULT_BYTES, ToolLimits
 
 __all__ = ["ProcessExecutorOptions", "StandardExecutorOptions"]
 

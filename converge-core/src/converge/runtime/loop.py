@@ -13,6 +13,7 @@ from converge.network.network import AgentNetwork
 from converge.runtime.agent_tools import AgentTools
 from converge.runtime.approving import ApprovalWatch, gate_of
 from converge.runtime.calls import contained, end_all, raise_why_it_ended, settled, undo_cancel, within
+from converge.runtime.closing import UNDO
 from converge.runtime.context import AgentContext
 from converge.runtime.ending import Ending
 from converge.runtime.errors import CallFailed
@@ -78,16 +79,22 @@ class AgentRuntime:
     With `identity_registry` only verified messages of the senders in it are taken; without one, unsigned ones too, but
     never a forged one. `claim_ttl_interval_sec` makes this runtime release expired claims, of any agent, at that
     interval. With `checkpoint_store`, the Unix time of the last activity is written to `checkpoint:<agent id>` every
-    `checkpoint_interval_sec`.
+    `checkpoint_interval_sec`. `store`, by default the same, is the agent's to use (`agent.context.store`).
 
     Decisions that `approval_policy` asks a person about wait in `approvals`; one is no use without the other
     (docs/approvals.md). The listeners of `lifecycle` are told what happens (docs/hooks.md).
 
-    `store` is where the agent may keep what is to survive a restart, as `agent.context.store`; without it that is
-    `checkpoint_store`. `health_check` and `ready_check` are asked besides. `executor_factory` is called with the
-    arguments of `StandardExecutor`, those of `executor_kwargs` included. For one event loop; an `async with` block
-    starts and stops.
+    `health_check` and `ready_check` are asked besides. `executor_factory` is called with the arguments of
+    `StandardExecutor`, those of `executor_kwargs` included. For one event loop; an `async with` block starts and stops.
     """
+
+    __slots__ = (  # one an agent; the dict is made only for what somebody adds
+        "__dict__", "__weakref__", "_ballots", "_checkpoint_interval", "_checkpoints", "_ended", "_executor",
+        "_gate", "_health_check", "_inbox", "_main", "_metrics", "_network", "_pools", "_presence", "_reader",
+        "_ready_check", "_receive_timeout", "_receiving", "_registry", "_release_interval", "_replay_log",
+        "_scheduler", "_started", "_stopping", "_store", "_store_thread", "_tasks", "_teller", "_tools", "_turns",
+        "agent", "transport",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -118,8 +125,7 @@ class AgentRuntime:
         approval_policy: ApprovalPolicy | None = None,
         store: Store | None = None,
     ) -> None:
-        self.agent, self.transport = agent, transport
-        self._store = checkpoint_store if store is None else store
+        self.agent, self.transport, self._store = agent, transport, checkpoint_store if store is None else store
         self._pools, self._tasks, self._metrics = pool_manager, task_manager, metrics_collector
         self._registry, self._replay_log = identity_registry, replay_log
         self._checkpoints, self._checkpoint_interval = checkpoint_store, checkpoint_interval_sec
@@ -292,7 +298,7 @@ class AgentRuntime:
     async def _serve(self, started: asyncio.Future[None]) -> None:
         try:
             await self._teller.tell("runtime_starting")
-            async with Undo() as undo:
+            async with Undo(self, UNDO) as undo:
                 await self._open(undo)
                 started.set_result(None)
                 await self._work()
@@ -305,46 +311,33 @@ class AgentRuntime:
             self.agent.state = AgentState.OFFLINE
             await self._teller.tell("runtime_stopped")
 
-    async def _open(self, undo: Undo) -> None:
+    async def _open(self, undo: Undo[Self]) -> None:
         """Start everything; what undoes a step is noted before it is taken, as half a step needs undoing too."""
         agent = self.agent
         self._store_thread.open()
-        undo.add(self._store_thread.close)
-        close = getattr(self._executor, "close", None)
-        if close is not None:
-            undo.add(self._guarded, "closing the executor", close)
-        undo.add(self._guarded, "stopping the transport", self.transport.stop)
+        undo.add("thread")
+        undo.add("executor")
+        undo.add("transport")
         await settled(self.transport.bind_identity, agent.identity)
         await settled(self.transport.start)
-        agent.bind(
-            AgentContext(
-                self._network,
-                self._tasks,
-                self._pools,
-                self._ballots,
-                self._store_thread,
-                self._tools,
-                store=self._store,
-                metrics=self._metrics,
-                call_again=self._turns.call_again,
-            )
-        )
-        undo.add(agent.bind, None)
+        context = AgentContext(self._network, self._tasks, self._pools, self._ballots, self._store_thread, self._tools)
+        agent.bind(context.lend(self._store, self._metrics, self._turns))
+        undo.add("context")
         if self._tasks is not None:
-            watch = TaskWatch.of(self._tasks)
-            watch.open(self._scheduler.notify)
-            undo.add(watch.close, self._scheduler.notify)
-            undo.add(self._guarded, "giving the claims back", self._give_back)
+            TaskWatch.of(self._tasks).open(self._scheduler.notify)
+            undo.add("watch")
+            undo.add("claims")
+            ClaimRenewer.of(self._tasks).open(agent.id, self._renewing_failed)
+            undo.add("renewing")
         self._turns.parking.adopt(await self._on_store(self._take_up))
         if self._gate is not None:
-            answers = ApprovalWatch.of(self._gate.approvals)
-            answers.open(agent.id, self._answered)
-            undo.add(answers.close, agent.id)
-        undo.add(self._guarded, "unregistering", self._presence.withdraw)
+            ApprovalWatch.of(self._gate.approvals).open(agent.id, self._answered)
+            undo.add("approvals")
+        undo.add("presence")
         await settled(self._presence.announce)  # before on_start, so that what it sends is signed
         agent.state = AgentState.IDLE
-        undo.add(self._teller.tell, "agent_stopped")
-        undo.add(self._guarded, "on_stop", agent.on_stop)
+        undo.add("started")
+        undo.add("on_stop")
         await settled(agent.on_start)
         self._tools.take(agent.tools)  # on_start may have added some
         await settled(self._presence.announce)  # on_start may have added topics and capabilities
@@ -361,11 +354,6 @@ class AgentRuntime:
         self._gate.notice()
         self._scheduler.notify()
 
-    async def _give_back(self) -> None:
-        tasks = self._tasks
-        assert tasks is not None  # only registered with a task manager
-        await self._on_store(tasks.release_claims, self.agent.id)
-
     async def _guarded(self, what: str, step: Callable[[], Awaitable[object] | None]) -> None:
         """One step of stopping: neither its failure nor its hanging keeps the others from being done."""
         try:
@@ -381,10 +369,7 @@ class AgentRuntime:
         self._network.is_read = True
         loop = asyncio.create_task(self._loop())
         tasks = [loop, *(asyncio.create_task(job) for job in self._jobs())]
-        renewer = None if self._tasks is None else ClaimRenewer.of(self._tasks)
         try:
-            if renewer is not None:
-                renewer.open(self.agent.id, self._renewing_failed)
             for task in await self._stopping.or_end_of(tasks):
                 raise_why_it_ended(task)
         finally:
@@ -393,8 +378,6 @@ class AgentRuntime:
             self.transport.call_when_waiting(None)
             if self._reader is not None:
                 tasks.append(self._reader)
-            if renewer is not None:
-                await renewer.close(self.agent.id)
             if self._turns.carrying_out:
                 await asyncio.wait({loop}, timeout=_FINISH_SEC)
             await end_all(tasks, _LOOP_END_SEC)
@@ -403,10 +386,10 @@ class AgentRuntime:
     def _jobs(self) -> list[Coroutine[Any, Any, None]]:
         upkeep = Upkeep(self.agent.id, self._count, self._on_store, self._is_ending)
         jobs = []
-        if self.transport.call_when_waiting(self._read):
-            self._read()
-        else:
+        if not self.transport.call_when_waiting(self._read):
             jobs.append(self._receive_on(upkeep))
+        elif self.transport.waiting:
+            self._read()
         if self._tasks is not None and self._release_interval is not None:
             jobs.append(upkeep.releasing(self._tasks, self._release_interval))
         if self._checkpoints is not None:
@@ -445,8 +428,8 @@ class AgentRuntime:
     # -- beside the loop: each is one step of a job
 
     def _read(self) -> None:
-        """Take what waits in the transport, with a task that ends when nothing does. The transport calls this."""
-        if (self._reader is None or self._reader.done()) and self.transport.waiting and not self._is_ending():
+        """Take what waits in the transport, with a task that ends when nothing does; the transport calls this."""
+        if (self._reader is None or self._reader.done()) and not self._is_ending():
             upkeep = Upkeep(self.agent.id, self._count, self._on_store, self._is_ending)
             self._reader = asyncio.create_task(self._read_all(upkeep))
 

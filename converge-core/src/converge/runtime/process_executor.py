@@ -8,7 +8,7 @@ from converge.core.errors import ToolNotImportable
 from converge.core.tool_reference import ToolReference
 from converge.runtime.executor import StandardExecutor
 from converge.runtime.executor_options import ProcessExecutorOptions
-from converge.runtime.linux import can_isolate
+from converge.runtime.tools.linux import can_isolate
 
 if TYPE_CHECKING:
     from converge.coordination.pool_manager import PoolManager

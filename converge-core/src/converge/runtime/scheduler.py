@@ -50,25 +50,26 @@ class Scheduler:
         if self._loop is None:
             with self._lock:
                 self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
-        if not self._noticed and not await self._wait(self._loop, timeout):
-            return False
+        if not self._noticed:
+            waiter = self._wait(self._loop, timeout)
+            try:
+                if not await waiter:
+                    return False
+            finally:
+                self._waiter = self._due = None
         self._noticed = False
         return True
 
-    async def _wait(self, loop: asyncio.AbstractEventLoop, timeout: float | None) -> bool:
+    def _wait(self, loop: asyncio.AbstractEventLoop, timeout: float | None) -> asyncio.Future[bool]:
         if self._waiter is not None:
             raise RuntimeError("somebody waits for work already, and a notice is for one")
-        waiter = self._waiter = loop.create_future()
-        try:
-            if timeout is not None:
-                self._due = loop.time() + max(timeout, 0.0)
-                if self._alarm is None or self._alarm > self._due:
-                    self._alarm = self._due
-                    Alarms.of(loop).set(self, self._due, loop)
-            woken: bool = await waiter
-            return woken
-        finally:
-            self._waiter = self._due = None
+        self._waiter = loop.create_future()
+        if timeout is not None:
+            self._due = loop.time() + max(timeout, 0.0)
+            if self._alarm is None or self._alarm > self._due:
+                self._alarm = self._due
+                Alarms.of(loop).set(self, self._due, loop)
+        return self._waiter
 
     def ring(self, now: float) -> float | None:
         """End the wait if its time is over; else when it will be. `Alarms` calls this."""

@@ -13,11 +13,14 @@ from contextlib import AsyncExitStack
 from attrs import define, field
 
 from converge.coordination.task_manager import TaskManager
-from converge.runtime.application import Application, OnProgress, check, open_store, reporting
+from converge.observability.metrics import Family, MetricsCollector
+from converge.runtime.application import Application, OnProgress, Watch, check, open_store, reporting
 from converge.runtime.child import EXIT_CONFIG
 from converge.runtime.config import Config
+from converge.runtime.endpoint import of_processes, serving
 from converge.runtime.errors import ConfigError, ProcessFailed
 from converge.runtime.keys import members
+from converge.runtime.reports import Reporter
 from converge.runtime.run_lock import run_lock
 
 __all__ = ["OnOutput", "run"]
@@ -38,6 +41,7 @@ async def run(
     settings: Sequence[str] = (),
     on_progress: OnProgress | None = None,
     on_output: OnOutput | None = None,
+    on_listening: Callable[[str], None] | None = None,
     stop: asyncio.Event | None = None,
     log_level: int = logging.WARNING,
     debug: bool = False,
@@ -55,14 +59,25 @@ async def run(
     stop = asyncio.Event() if stop is None else stop
     with run_lock(config.state) as lock:
         if config.run.processes == 1:
-            return await Application(config).run(on_progress, stop)
+            return await Application(config, watch=_watch(config, on_listening)).run(on_progress, stop)
         members(config)  # makes the keys, so that the children only read them
         async with AsyncExitStack() as stack:
             if on_progress is not None:
                 tasks = TaskManager(stack.enter_context(open_store(config)))
                 stack.push_async_callback(reporting(tasks, on_progress))
             order = {"config": str(config.file), "settings": list(settings), "log_level": log_level, "debug": debug}
-            return await _Supervisor(config, order, lock, on_output or _pass_on).run(stop)
+            supervisor = _Supervisor(config, order, lock, on_output or _pass_on)
+            ask = of_processes(supervisor.reporters, supervisor.families)
+            await stack.enter_async_context(serving(config, ask, on_listening or _log_url))
+            return await supervisor.run(stop)
+
+
+def _watch(config: Config, on_listening: Callable[[str], None] | None) -> Watch:
+    return lambda observed: serving(config, observed.report, on_listening or _log_url)
+
+
+def _log_url(url: str) -> None:
+    _log.info("/health, /ready and /metrics at %s", url)
 
 
 def _pass_on(line: str, is_error: bool) -> None:
@@ -77,7 +92,14 @@ class _Supervisor:
     _on_output: OnOutput
     _children: dict[int, asyncio.subprocess.Process] = field(factory=dict)
     _restarts: list[float] = field(factory=list)
+    _metrics: MetricsCollector = field(factory=MetricsCollector)
+    reporters: dict[int, Reporter | None] = field(factory=dict)
     _ending: bool = False
+
+    def families(self) -> list[Family]:
+        """What this process has counted itself, and what it knows of the others."""
+        self._metrics.gauge("converge_processes", len(self._children))
+        return self._metrics.collect()
 
     async def run(self, stop: asyncio.Event) -> bool:
         count = self._config.run.processes
@@ -110,9 +132,11 @@ class _Supervisor:
 
     async def _live(self, process: int) -> None:
         """One process, started again when it dies, until it ends by itself."""
+        self.reporters[process] = None
         while not self._ending:
             code = await self._once(process)
             if code == 0 or self._ending:
+                self.reporters.pop(process, None)
                 return
             if code == EXIT_CONFIG:
                 raise ConfigError(self._config.file.name, f"process {process} cannot run it; its error is above")
@@ -124,19 +148,31 @@ class _Supervisor:
                     f"the last one was process {process} with {_how(code)}; see its log"
                 )
             self._restarts.append(now)
+            self._metrics.inc("converge_process_restarts_total")
             _log.warning("process %d ended with %s; it is started again", process, _how(code))
 
     async def _once(self, process: int) -> int:
+        reporter = Reporter()
+        order = {**self._order, "process": process, "reports": reporter.theirs.fileno()}
+        try:
+            return await self._one_life(process, order, reporter)
+        finally:
+            self.reporters[process] = None
+            reporter.close()
+
+    async def _one_life(self, process: int, order: dict[str, object], reporter: Reporter) -> int:
         child = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-u", "-m", "converge.runtime.child", json.dumps({**self._order, "process": process})),
+            *("-u", "-m", "converge.runtime.child", json.dumps(order)),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            pass_fds=(self._lock,),
+            pass_fds=(self._lock, reporter.theirs.fileno()),
             limit=_LINE_LIMIT,
         )
         self._children[process] = child
+        reporter.theirs.close()  # the child has it now; with both ends here its end would not be seen
+        self.reporters[process] = reporter
         try:
             jobs = [self._forward(child.stdout, False), self._forward(child.stderr, True)]
             if self._ending:  # the run was stopped while this process was being started

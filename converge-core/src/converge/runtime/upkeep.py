@@ -72,19 +72,22 @@ class Upkeep:
         streak: FailureStreak | None = None,
         more: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Take `step` again and again, as long as there is `more`. A store or a transport that fails is tried
-        again, less and less often.
+        """Take `step` again and again, until one has succeeded and there is no `more`.
+
+        A store or a transport that fails is tried again, less and less often.
 
         A step that cancels the task it runs in has failed as any other. `streak` follows what fails.
         """
         streak = FailureStreak() if streak is None else streak
-        while more():  # in one coroutine: each agent may wait in several of these
+        while True:  # in one coroutine: each agent may wait in several of these
             try:
                 if streak.failures:
                     await asyncio.sleep(backoff(streak.failures, _MAX_BACKOFF_SEC))
                 await settled(step)
                 streak.failures = 0
                 await asyncio.sleep(0)  # a step that never waits must not keep the event loop
+                if not more():
+                    return
             except Exception as error:  # noqa: BLE001  # counted and logged; tried again
                 self._failed(what, counter, streak, error)
             except asyncio.CancelledError as error:

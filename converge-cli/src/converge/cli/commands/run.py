@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import signal
 import sys
@@ -25,10 +26,13 @@ _LEVELS = ("debug", "info", "warning", "error")
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path), default="converge.toml")
 @click.option("--set", "settings", multiple=True, metavar="TABLE.KEY=VALUE", help="Override a value of the config.")
+@click.option("--http", metavar="HOST:PORT", help="Serve /health, /ready and /metrics there; port 0 takes a free one.")
 @click.option("--progress/--no-progress", default=None, help="Show a progress bar.  [default: on a terminal]")
 @click.option("--log-level", type=click.Choice(_LEVELS), default="warning", show_default=True, help="What is logged.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def run(config: Path, settings: tuple[str, ...], progress: bool | None, log_level: str, debug: bool) -> None:
+def run(
+    config: Path, settings: tuple[str, ...], http: str | None, progress: bool | None, log_level: str, debug: bool
+) -> None:
     """Run the agents of the file CONFIG (by default converge.toml) until they are done, or Ctrl-C, or SIGTERM.
 
     Exit codes: 0 done, 1 failed, 2 wrong config or usage, 130 interrupted: stopped by either signal.
@@ -40,6 +44,8 @@ def run(config: Path, settings: tuple[str, ...], progress: bool | None, log_leve
 
         level = logging.getLevelNamesMapping()[log_level.upper()]
         logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+        if http is not None:
+            settings = (*settings, f"http.listen={json.dumps(http)}")
         loaded = load_config(config, settings)
         shown = sys.stderr.isatty() if progress is None else progress
         if not asyncio.run(_run(loaded, settings, shown, level, debug, request)):
@@ -60,6 +66,7 @@ async def _run(
             settings=settings,
             on_progress=display.update if progress else None,
             on_output=display.line,
+            on_listening=lambda url: display.line(f"/health, /ready and /metrics at {url}", True),
             stop=stop,
             log_level=log_level,
             debug=debug,

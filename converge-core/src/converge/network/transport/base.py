@@ -55,7 +55,8 @@ class Transport(ABC):
         return 0
 
     def call_when_waiting(self, call: Callable[[], None] | None) -> bool:
-        """Call `call` in the event loop whenever a message has come and nobody waits in `receive`; None: no more.
+        """Call `call` in the event loop whenever `receive` has something to give, or to raise as the transport was
+        stopped, and nobody waits in it; None: no more.
 
         False, as in this default: the transport cannot do that, and somebody has to wait in `receive`. One that can
         saves each idle agent a task. `waiting` has to count then, and it may be called before the start and after the

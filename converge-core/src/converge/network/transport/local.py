@@ -149,6 +149,8 @@ class LocalTransport(Transport):
         self._registry.unregister(self.agent_id, mailbox)
         if waiting := mailbox.close():
             self.counters["dropped_at_stop"] += waiting
+        if self._on_waiting is not None:
+            self._on_waiting()  # who does not wait in `receive` is woken too
 
     async def send(self, message: Message) -> None:
         """Put `message` into the mailboxes it is for; see `Transport.send` and the class."""

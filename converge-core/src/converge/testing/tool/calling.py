@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from converge.core.decisions import InvokeTool
 from converge.core.tools import Isolation, Tool, ToolRegistry
 from converge.runtime.executor import StandardExecutor
-from converge.runtime.linux import can_isolate
+from converge.runtime.tools.linux import can_isolate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

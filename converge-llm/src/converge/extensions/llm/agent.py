@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from converge.core.agent import Agent, Outcome
+from converge.core.clock import Clock, SystemClock
 from converge.extensions.llm.budget import Budget, Exhausted, Ledger, Spent
 from converge.extensions.llm.calling import CallFailed, call, estimated
 from converge.extensions.llm.chat import ChatMessage, as_chat_provider
@@ -29,7 +30,6 @@ from converge.extensions.llm.reading import Answer, read_reply
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from converge.core.clock import Clock
     from converge.core.decisions import Decision
     from converge.core.identity import Identity
     from converge.core.message import Message
@@ -40,11 +40,12 @@ if TYPE_CHECKING:
 
 __all__ = ["LLMAgent"]
 
-_MIN_PROMPT_BYTES: Final = 24 * 1024
+_MIN_PROMPT_BYTES: Final = 28 * 1024
 _MIN_TURN_BYTES: Final = 2 * 1024
 _MAX_PEERS_KNOWN: Final = 1_024
 _FAILURES_BEFORE_DROPPING: Final = 5
 _MAX_BACKOFF_SEC: Final = 60.0
+_MAX_RETRY_AFTER_SEC: Final = 3_600.0
 _log = logging.getLogger(__name__)
 
 
@@ -52,11 +53,11 @@ class LLMAgent(Agent):
     """An agent that shows a model what is new, and decides what the model replies, as far as `rules` allow it.
 
     `provider` is any object with `chat(messages) -> str`, or one that can `complete` (each vendor's own tool calling);
-    with `native_calls=False` the latter answers in text too. `system_prompt` are your words; the limits and the format
-    are appended to them. The model is asked when there are messages, tool results, decisions that failed, or tasks
-    that it has not seen; in the background, for at most `timeout_sec` seconds. A tool it calls is an `InvokeTool`
-    decision, whose outcome is shown at the next `decide`. When nothing in a reply can be used it is told why and asked
-    again at once, at most `corrections` times.
+    with `native_calls=False`, or when it says `calls_functions = False`, the latter answers in text too.
+    `system_prompt` are your words; the limits and the format are appended to them. The model is asked when there are
+    messages, tool results, decisions that failed, or tasks that it has not seen; in the background, for at most
+    `timeout_sec` seconds. A tool it calls is an `InvokeTool` decision, whose outcome is shown at the next `decide`.
+    When nothing in a reply can be used it is told why and asked again at once, at most `corrections` times.
 
     A reply is data: what it may lead to is in docs/llm-limits.md. What was refused is told to the model once, and
     counted in `counts` and, as `converge_llm_…_total`, in `metrics` (by default those of the runtime). When a `budget`
@@ -93,11 +94,13 @@ class LLMAgent(Agent):
         self.rules = DecisionRules() if rules is None else rules
         self.provider = as_chat_provider(provider)
         self._native = native_calls and callable(getattr(provider, "complete", None))
+        self._native = self._native and getattr(provider, "calls_functions", True) is True
         self._words = DEFAULT_SYSTEM_PROMPT if system_prompt is None else system_prompt
         self._prompt_bytes, self._timeout = max_prompt_bytes, timeout_sec
         self._max_output, self._temperature, self._corrections = max_output_tokens, temperature, corrections
         self._check_bounds()
-        self._ledger = Ledger(Budget() if budget is None else budget, clock)
+        self._clock: Clock = SystemClock() if clock is None else clock
+        self._ledger = Ledger(Budget() if budget is None else budget, self._clock)
         self.exhausted: Exhausted | None = None
         """The budget that forbids a call now, or None: it is looked at when there is something to ask about."""
         self._conversation = Conversation(memory)
@@ -109,8 +112,9 @@ class LLMAgent(Agent):
         self._answer = Answer()
         self._answered: dict[str, Outcome] = {}
         self._failures = 0
+        self._not_before = 0.0  # on the monotonic clock
         self._loaded_from: object = None
-        self._left_out: tuple[str, ...] = ()
+        self._offered: tuple[list[Tool | None], Offer] = [], offer_of(self.rules.allowed, ())
 
     @classmethod
     def from_options(cls, options: LLMAgentOptions, *, identity: Identity) -> LLMAgent:
@@ -201,11 +205,17 @@ class LLMAgent(Agent):
             self._ledger.in_a_row = 0
         if messages or changed or any(wants_attention(outcome) for outcome in self.outcomes):
             self._news.due = True
+        lost = self._news.lost
         self._news.add(messages, others)
+        self.counts.add("not_kept", self._news.lost - lost)
         self.outcomes = ()
 
     def _stopped(self) -> bool:
-        """Whether a budget forbids the call that is due."""
+        """Whether a budget, or a failure a moment ago, forbids the call that is due."""
+        pause = self._not_before - self._clock.monotonic()
+        if pause > 0:
+            self._call_again(pause)
+            return True
         exhausted = self._ledger.exhausted()
         if exhausted is None:
             self.exhausted = None
@@ -223,12 +233,14 @@ class LLMAgent(Agent):
         if self._context is not None:
             known = self._context.tools
             tools = [known.get(name) for name in known.list_names()]
+        before, offer = self._offered
+        if len(tools) == len(before) and all(one is other for one, other in zip(tools, before, strict=True)):
+            return offer
         offer = offer_of(self.rules.allowed, [tool for tool in tools if tool is not None], self._prompt_bytes * 3 // 8)
-        if offer.left_out != self._left_out:
-            self._left_out = offer.left_out
-            self.counts.add("tools_left_out", len(offer.left_out))
-            if offer.left_out:
-                _log.warning("%s: no room in the prompt for the tools %s", self.id, ", ".join(offer.left_out)[:500])
+        self._offered = tools, offer
+        self.counts.add("tools_left_out", len(offer.left_out))
+        if offer.left_out:
+            _log.warning("%s: no room in the prompt for the tools %s", self.id, ", ".join(offer.left_out)[:500])
         return offer
 
     async def _peers(self) -> list[PeerLine]:
@@ -254,6 +266,8 @@ class LLMAgent(Agent):
         messages = self._conversation.prompt(system, said, room + len(system.encode()))
         self.counts.add("requests")
         self._ledger.begin()
+        if self._ledger.budget.has_totals:
+            await self._save()  # so that a process that is killed in a call over and over comes to an end
         try:
             reply = await call(
                 self.provider,
@@ -312,23 +326,19 @@ class LLMAgent(Agent):
         self.counts.add("money", cost)
 
     def _put_off(self, failed: CallFailed) -> None:
-        """Try what is new again later; after several failures in a row it is given up."""
+        """Try what is new again later. After several failures in a row it is given up, if it may be the cause."""
         self._failures += 1
         self.counts.add("failures", reason=failed.reason)
-        if self._failures >= _FAILURES_BEFORE_DROPPING:
+        pause = min(2.0 ** min(self._failures - 1, 10), _MAX_BACKOFF_SEC)
+        pause = max(pause, min(failed.retry_after or 0.0, _MAX_RETRY_AFTER_SEC))
+        self._not_before = self._clock.monotonic() + pause
+        if self._failures >= _FAILURES_BEFORE_DROPPING and not failed.transient:
             self.counts.add("messages_given_up", len(self._news.messages))
-            _log.error(
-                "%s: the model failed %d times in a row, so what it was to be asked is dropped: %s",
-                self.id,
-                self._failures,
-                failed,
-            )
+            _log.error("%s: the model failed %d times, so what is new is dropped: %s", self.id, self._failures, failed)
             self._news.clear()
             self._failures = 0
             return
         self._news.due = True
-        pause = min(2.0 ** (self._failures - 1), _MAX_BACKOFF_SEC)
-        pause = max(pause, min(failed.retry_after or 0.0, 3600.0))
         _log.warning("%s: the model gave no reply, next try in %.0f s: %s", self.id, pause, failed)
         self._call_again(pause)
 

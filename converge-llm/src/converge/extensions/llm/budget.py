@@ -52,6 +52,11 @@ class Budget:
     output_price: float = field(default=0.0, validator=_not_negative)
     calls_in_a_row: int | None = field(default=50, validator=_positive)
 
+    @property
+    def has_totals(self) -> bool:
+        """Whether something is limited in all, which a restart must not forget."""
+        return any(limit is not None for limit in (self.requests, self.tokens, self.money))
+
     def __attrs_post_init__(self) -> None:
         if self.money is not None and not (self.input_price or self.output_price):
             raise ValueError("money is limited, but input_price and output_price are not given: nothing would cost any")

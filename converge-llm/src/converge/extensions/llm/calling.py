@@ -20,18 +20,21 @@ __all__ = ["CallFailed", "call", "estimated"]
 _GRACE_SEC: Final = 0.25
 _BYTES_A_TOKEN: Final = 4  # the vendors' rule of thumb for English; where nothing is reported it is all there is
 _MAX_CALLS_READ: Final = 1_000
+_TRANSIENT: Final = frozenset({"KeyMissing", "Overloaded", "RateLimited"})  # the errors of our providers, by name
 _log = logging.getLogger(__name__)
 
 
 class CallFailed(ConvergeError, RuntimeError):
     """A provider gave no reply. `reason` is the class of its error, or a word, for the counter.
 
-    `retry_after` is how many seconds the provider asks to wait, if it does; `spent` whether tokens may have been used.
+    `retry_after` is how many seconds the provider asks to wait, if it does; `spent` whether tokens may have been used;
+    `transient` that what was asked is surely not the cause.
     """
 
     def __init__(self, reason: str, text: str, *, retry_after: float | None = None, spent: bool = True) -> None:
         super().__init__(text)
         self.reason, self.retry_after, self.spent = reason, retry_after, spent
+        self.transient = reason in _TRANSIENT
 
 
 async def call(
@@ -58,7 +61,7 @@ async def call(
     }
     options = {"gen_ai.request.max_tokens": max_output_tokens, "gen_ai.request.temperature": temperature}
     attributes |= {name: value for name, value in options.items() if value is not None}
-    with trace(f"chat {model}".strip(), attributes) as span:
+    with trace(f"chat {model}".strip(), attributes, kind="client") as span:
         try:
             given: object = await _within(
                 timeout_sec,
@@ -127,7 +130,7 @@ def _failure(error: BaseException) -> CallFailed:
     if not isinstance(retry_after, int | float) or not 0 <= retry_after < float("inf"):
         retry_after = None
     kind = type(error).__name__
-    spent = kind not in ("RateLimited", "Rejected", "KeyMissing", "Overloaded")
+    spent = kind not in _TRANSIENT and kind != "Rejected"
     try:
         text = f"{kind}: {error!s:.500}"
     except Exception:  # noqa: BLE001  # an error that cannot be shown is still an error

@@ -6,7 +6,7 @@ import itertools
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
-from attrs import frozen
+from attrs import field, frozen
 
 from converge.extensions.llm.chat import ChatMessage, ToolCall
 
@@ -40,10 +40,11 @@ class Exchange:
 
     said: tuple[ChatMessage, ...]
     reply: ChatMessage
+    size: int = field(init=False)
+    """About how many bytes it takes in a prompt."""
 
-    @property
-    def size(self) -> int:
-        """About how many bytes it takes in a prompt."""
+    @size.default
+    def _size(self) -> int:
         return sum(size_of(message) for message in (*self.said, self.reply))
 
     def __len__(self) -> int:

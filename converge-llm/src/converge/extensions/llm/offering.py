@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import json
 import logging
@@ -58,16 +59,13 @@ class Offer:
     decisions: Mapping[str, str]
     tools: Mapping[str, str]
     left_out: tuple[str, ...] = ()
+    size: int = 0
+    """How many bytes it takes in a prompt."""
 
     @property
     def tool_specs(self) -> tuple[ToolSpec, ...]:
         """Those of the tools alone."""
         return tuple(spec for spec in self.specs if spec.name in self.tools)
-
-    @property
-    def size(self) -> int:
-        """How many bytes it takes in a prompt."""
-        return sum(_size(spec) for spec in self.specs)
 
     def meaning(self, name: str, arguments: object) -> tuple[str, object]:
         """The decision that a call of `name` is, and its fields; the name itself when it is none that was offered."""
@@ -78,11 +76,7 @@ class Offer:
 
 def offer_of(allowed: Collection[str], tools: Iterable[Tool], room: int = MAX_TOOLS_BYTES) -> Offer:
     """The decisions in `allowed`, and `tools` if InvokeTool is one of them, while these take at most `room` bytes."""
-    specs = [
-        ToolSpec(name=name, description=_DESCRIPTIONS[name], parameters=schema_of(SHAPES[name]))
-        for name in sorted(allowed)
-        if name in _DESCRIPTIONS
-    ]
+    specs = [_spec_of_decision(name) for name in sorted(allowed) if name in _DESCRIPTIONS]
     decisions = {spec.name: spec.name for spec in specs}
     names: dict[str, str] = {}
     left_out: list[str] = []
@@ -95,7 +89,12 @@ def offer_of(allowed: Collection[str], tools: Iterable[Tool], room: int = MAX_TO
         size += _size(spec)
         specs.append(spec)
         names[spec.name] = tool.name
-    return Offer(tuple(specs), decisions, names, tuple(left_out))
+    return Offer(tuple(specs), decisions, names, tuple(left_out), sum(_size(spec) for spec in specs))
+
+
+@functools.cache
+def _spec_of_decision(name: str) -> ToolSpec:
+    return ToolSpec(name=name, description=_DESCRIPTIONS[name], parameters=schema_of(SHAPES[name]))
 
 
 def _spec_of(tool: Tool, taken: Collection[str]) -> ToolSpec:

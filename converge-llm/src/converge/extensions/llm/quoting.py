@@ -79,7 +79,7 @@ def line_of(kind: str, fields: Mapping[str, object], most: int = MAX_ITEM_BYTES)
 
     ASCII only: no character in it can look like another, or like a line break, to whoever reads it.
     """
-    shown = {"kind": kind} | {name: presentable(value, most) for name, value in fields.items()}
+    shown = {"kind": kind} | {name: _safely(value, most) for name, value in fields.items()}
     line = _dumped(shown)
     for room in (most // 2, most // 4, most // 10):
         if len(line) <= most:
@@ -90,6 +90,13 @@ def line_of(kind: str, fields: Mapping[str, object], most: int = MAX_ITEM_BYTES)
         shown = {"kind": kind, "cut": "too much to be shown at all"}
         line = _dumped(shown)
     return line
+
+
+def _safely(value: object, most: int) -> object:
+    try:
+        return presentable(value, most)
+    except Exception:  # noqa: BLE001  # what a tool returned may raise whatever it is asked; the rest is shown
+        return "(it cannot be shown)"
 
 
 def _cut(value: object, room: int) -> object:

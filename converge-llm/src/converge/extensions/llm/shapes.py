@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from converge.extensions.llm.limits import MAX_ID_CHARS, MAX_NAMES
 
-__all__ = ["SHAPES", "MessageShape", "PoolShape", "TaskShape", "TopicShape", "schema_of"]
+__all__ = ["SHAPES", "ConstraintsShape", "MessageShape", "PoolShape", "TaskShape", "TopicShape", "schema_of"]
 
 _Id: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS)]
 _Amount: TypeAlias = Annotated[float, Meta(ge=0)]

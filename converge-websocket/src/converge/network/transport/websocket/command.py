@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import signal
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import click
@@ -13,6 +14,8 @@ import click
 from converge.core.errors import ConvergeError
 from converge.core.identity import Identity
 from converge.network.transport.websocket.hub import WebSocketHub
+from converge.network.transport.websocket.watching import routes_of
+from converge.observability.http import Address, HttpServer
 
 __all__ = ["hub"]
 
@@ -41,6 +44,8 @@ class _Misused(_Failed):
 @click.option("--cert", type=_file, help="PEM file with the certificate, for TLS.")
 @click.option("--key", type=_file, help="PEM file with its key, unless that is in the file of --cert.")
 @click.option("--insecure", is_flag=True, help="Listen beyond this machine without TLS: the network is trusted.")
+@click.option("--http", metavar="HOST:PORT", help="Serve /health, /ready and /metrics there; port 0 takes a free one.")
+@click.option("--http-public", is_flag=True, help="Let --http be an address that other machines reach.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines for scripts.")
 def hub(
     host: str,
@@ -50,6 +55,8 @@ def hub(
     cert: Path | None,
     key: Path | None,
     insecure: bool,
+    http: str | None,
+    http_public: bool,
     as_json: bool,
 ) -> None:
     """Run a hub, through which the agents of many processes and hosts send each other messages.
@@ -67,10 +74,11 @@ def hub(
             key=key,
             insecure=insecure,
         )
+        watched = None if http is None else HttpServer(routes_of(made), Address.parse(http), public=http_public)
     except (ConvergeError, ValueError, OSError) as error:
         raise _Misused(error) from error
     try:
-        asyncio.run(_run(made, as_json))
+        asyncio.run(_run(made, watched, as_json))
     except OSError as error:
         raise _Failed(error) from error
 
@@ -96,16 +104,22 @@ def _allowed(entries: tuple[str, ...]) -> set[str]:
     return ids
 
 
-async def _run(made: WebSocketHub, as_json: bool) -> None:
+async def _run(made: WebSocketHub, watched: HttpServer | None, as_json: bool) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with made:
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(made)
+        said = {"uri": made.uri, "hub_id": made.hub_id}
+        if watched is not None:
+            said["http"] = (await stack.enter_async_context(watched)).url
         if as_json:
-            click.echo(json.dumps({"uri": made.uri, "hub_id": made.hub_id}))
+            click.echo(json.dumps(said))
         else:
             click.echo(f"listening on {made.uri}\nhub id       {made.hub_id}")
+            if watched is not None:
+                click.echo(f"health at    {watched.url}/health, /ready and /metrics")
         await stop.wait()
     if as_json:
         click.echo(json.dumps({"stopped": True, "metrics": made.metrics()}))

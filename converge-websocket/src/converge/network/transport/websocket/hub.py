@@ -113,6 +113,11 @@ class WebSocketHub:
         """The ids of the agents that are connected."""
         return frozenset(self._members)
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether agents can connect now."""
+        return self._server is not None and self._server.is_serving()
+
     def metrics(self) -> dict[str, int]:
         """The counters, and how much there is now: connections, subscriptions, and what waits."""
         outboxes = [peer.outbox for peer in self._router.peers]

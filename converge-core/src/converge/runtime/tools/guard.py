@@ -20,9 +20,9 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from converge.runtime.linux import adopt_orphans, children_of_mine
-from converge.runtime.tool_limits import ToolLimits
-from converge.runtime.tool_worker import serve
+from converge.runtime.tools.limits import ToolLimits
+from converge.runtime.tools.linux import adopt_orphans, children_of_mine
+from converge.runtime.tools.worker import serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

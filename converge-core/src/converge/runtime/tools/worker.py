@@ -1,6 +1,6 @@
 """A process that runs tools, one call after the other, until its channel is closed or it is killed.
 
-It is forked by `converge.runtime.tool_guard` and has nothing of the runtime's: no store, no keys, no sockets but its
+It is forked by `converge.runtime.tools.guard` and has nothing of the runtime's: no store, no keys, no sockets but its
 own channel. Its standard output goes where its standard error goes, and its input is empty.
 """
 
@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import os
 import signal
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from converge.core.plain import pack
@@ -17,14 +18,14 @@ from converge.core.tool_call import ToolCall, calling
 from converge.core.tool_reference import ToolReference
 from converge.core.tools import FunctionTool
 from converge.runtime.calls import contained, described
-from converge.runtime.linux import adopt_orphans, children_of_mine, die_with_parent
-from converge.runtime.tool_frames import frame, receive
+from converge.runtime.tools.frames import frame, receive
+from converge.runtime.tools.linux import adopt_orphans, children_of_mine, die_with_parent
 
 if TYPE_CHECKING:
     import socket
 
     from converge.core.tools import Tool
-    from converge.runtime.tool_limits import ToolLimits
+    from converge.runtime.tools.limits import ToolLimits
 
 __all__ = ["serve"]
 
@@ -45,6 +46,15 @@ def serve(channel: socket.socket, limits: ToolLimits, guard: int) -> NoReturn:
     os._exit(0)
 
 
+def _in_trace(call: ToolCall) -> AbstractContextManager[None]:
+    """A block in which the span of the call, which is one of the runtime's process, is the open one."""
+    if call.traceparent is None:
+        return nullcontext()
+    from converge.observability.tracing import continuing  # what nobody traces needs none of it
+
+    return continuing(call.traceparent)
+
+
 def _answered(
     channel: socket.socket, request: list[Any], limits: ToolLimits, tools: dict[ToolReference, Tool]
 ) -> bytes:
@@ -55,7 +65,7 @@ def _answered(
         if tool is None:
             tool = tools[reference] = _ready(reference.resolve())
             channel.sendall(frame(["loaded"]))
-        with calling(call):
+        with calling(call), _in_trace(call):
             value = tool.run(params)
             if inspect.isawaitable(value):
                 value = asyncio.run(_awaited(value))

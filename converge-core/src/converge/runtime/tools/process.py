@@ -15,12 +15,12 @@ from attrs import asdict, astuple
 
 from converge.core.errors import ToolFailed
 from converge.core.plain import unpack
-from converge.runtime.tool_frames import HEADER_BYTES, FrameError, body_length, frame, opened
+from converge.runtime.tools.frames import HEADER_BYTES, FrameError, body_length, frame, opened
 
 if TYPE_CHECKING:
     from converge.core.tool_call import ToolCall
     from converge.core.tool_reference import ToolReference
-    from converge.runtime.tool_limits import ToolLimits
+    from converge.runtime.tools.limits import ToolLimits
 
 __all__ = ["LOAD_TIMEOUT_SEC", "ToolGuard", "ToolProcess"]
 
@@ -31,7 +31,7 @@ _END_SEC = 2.0
 _MAX_OVERHEAD = 65_536  # of an answer, beside the result: the text of an error, and what says that it is one
 _BOOT = (
     "import json, sys; control, path, argv = json.loads(sys.argv[1]); sys.path[:] = path; sys.argv[:] = argv; "
-    "from converge.runtime.tool_guard import main; main(control)"
+    "from converge.runtime.tools.guard import main; main(control)"
 )
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from converge.core.errors import ToolFailed
-from converge.runtime.tool_limits import MAX_RESULT_BYTES, ToolLimits
-from converge.runtime.tool_process import ToolGuard, ToolProcess
+from converge.runtime.tools.limits import MAX_RESULT_BYTES, ToolLimits
+from converge.runtime.tools.process import ToolGuard, ToolProcess
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

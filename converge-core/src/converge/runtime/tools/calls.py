@@ -13,11 +13,12 @@ from converge.core.plain import pack
 from converge.core.tool_call import ToolCall, calling
 from converge.core.tool_reference import ToolReference
 from converge.core.tools import ISOLATIONS
+from converge.observability.tracing import get_current_traceparent
 from converge.runtime.calls import within
 from converge.runtime.errors import Refused
-from converge.runtime.linux import can_isolate
 from converge.runtime.threads import in_own_thread
-from converge.runtime.tool_limits import MAX_RESULT_BYTES, ToolLimits
+from converge.runtime.tools.limits import MAX_RESULT_BYTES, ToolLimits
+from converge.runtime.tools.linux import can_isolate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from converge.coordination.claims import Claim
     from converge.core.decisions import InvokeTool
     from converge.core.tools import Isolation, Tool, ToolRegistry
-    from converge.runtime.tool_pool import ToolPool
+    from converge.runtime.tools.pool import ToolPool
 
 __all__ = ["DEFAULT_TOOL_TIMEOUT_SEC", "ToolCalls"]
 
@@ -99,7 +100,7 @@ class ToolCalls:
         self, reference: ToolReference, call: ToolCall, params: object, timeout: float | None
     ) -> object:
         if self._opened is None:
-            from converge.runtime.tool_pool import ToolPool  # what runs no tool in a process needs none of it
+            from converge.runtime.tools.pool import ToolPool  # what runs no tool in a process needs none of it
 
             self._opened = ToolPool.shared(self._limits)
         try:
@@ -144,15 +145,16 @@ class ToolCalls:
         return reference
 
     def _call(self, decision: InvokeTool, timeout: float | None) -> ToolCall:
-        claim = self._claim(decision.task_id)
+        claim, trace = self._claim(decision.task_id), get_current_traceparent()
         if claim is None:
-            return ToolCall(decision.tool_name, self._agent_id, str(uuid4()), timeout_sec=timeout)
+            key = str(uuid4())
+            return ToolCall(decision.tool_name, self._agent_id, key, timeout_sec=timeout, traceparent=trace)
         of_claim = claim.task_id, claim.attempt
         if of_claim not in self._numbers and len(self._numbers) >= _MAX_COUNTED:
             del self._numbers[next(iter(self._numbers))]  # of the oldest claim, which is over
         self._numbers[of_claim] += 1
         key = f"{claim.task_id}:{claim.attempt}:{self._numbers[of_claim]}"
-        return ToolCall(decision.tool_name, self._agent_id, key, claim.task_id, claim.attempt, timeout)
+        return ToolCall(decision.tool_name, self._agent_id, key, claim.task_id, claim.attempt, timeout, trace)
 
     def _claim(self, task_id: str | None) -> Claim | None:
         held = self._claims()
