@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import pytest
 
 from converge.extensions.llm import (
@@ -22,6 +24,9 @@ from converge.extensions.llm import (
 )
 from converge.testing.llm import Answer, Failure
 from tests.llm.providers.loopback import LoopbackVendor
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
 
 HELLO = [ChatMessage("user", "Hello")]
 
@@ -84,17 +89,16 @@ async def test_when_all_have_to_wait_they_are_asked_all_the_same() -> None:
 
 async def test_a_stream_that_broke_off_is_not_begun_by_another() -> None:
     class BreaksOff(ScriptedProvider):
-        async def stream(self, messages, **options):  # type: ignore[no-untyped-def, override]  # as the one it is
+        async def stream(self, messages: Sequence[ChatMessage], **options: Any) -> AsyncGenerator[str | Reply, None]:
             async for piece in super().stream(messages, **options):
                 yield piece
                 raise Overloaded("broke off")
 
     provider = FallbackProvider([BreaksOff(["one two"]), ScriptedProvider(["three"])])
-    come = []
+    pieces = provider.stream(HELLO)
+    assert await anext(pieces) == "one"
     with pytest.raises(Overloaded):
-        async for piece in provider.stream(HELLO):
-            come.append(piece)  # noqa: PERF401  # what came before the error counts
-    assert come == ["one"]
+        await anext(pieces)
 
 
 async def test_one_that_has_chat_only_can_be_in_the_chain() -> None:

@@ -40,7 +40,7 @@ def test_the_vendors_are_found_by_name(
     manager: PluginManager, name: str, made: type[Any], model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MY_KEY", "sk-0123")
-    provider = manager.build("llm_provider", name)
+    provider: Any = manager.build("llm_provider", name)
     assert type(provider) is made
     assert provider.model == model
     table = {
@@ -51,7 +51,7 @@ def test_the_vendors_are_found_by_name(
         "timeout_sec": 5.0,
         "max_output_tokens": 100,
     }
-    other = manager.build("llm_provider", table)
+    other: Any = manager.build("llm_provider", table)
     assert (other.model, other.timeout_sec, other.max_output_tokens) == ("another", 5, 100)
     assert manager.describe(other) == table
 
@@ -95,7 +95,7 @@ async def test_a_script_of_texts_and_calls(manager: PluginManager) -> None:
 
 async def test_a_recording_of_a_script(manager: PluginManager, tmp_path: Path) -> None:
     path = str(tmp_path / "talk.jsonl")
-    provider = manager.build(
+    provider: Any = manager.build(
         "llm_provider", {"use": "recording", "path": path, "provider": {"use": "scripted", "replies": ["one"]}}
     )
     await provider.complete(HELLO)

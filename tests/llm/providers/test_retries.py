@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,7 +24,7 @@ from converge.testing.llm import Answer, Failure
 from tests.llm.providers.loopback import LoopbackVendor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from converge.extensions.llm import RetryingProvider
 
@@ -103,7 +103,7 @@ async def test_all_waits_of_a_call_together_are_bounded_and_the_next_call_begins
 
 async def test_a_stream_is_begun_again_only_before_its_first_piece() -> None:
     class BreaksOff(ScriptedProvider):
-        async def stream(self, messages, **options):  # type: ignore[no-untyped-def, override]  # as the one it is
+        async def stream(self, messages: Sequence[ChatMessage], **options: Any) -> AsyncGenerator[str | Reply, None]:
             async for piece in super().stream(messages, **options):
                 yield piece
                 raise BadReply("broke off")

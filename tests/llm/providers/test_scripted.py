@@ -43,9 +43,9 @@ async def test_asking_beyond_the_script_fails_then_and_at_the_end() -> None:
 
 
 async def test_what_is_left_over_fails_at_the_end() -> None:
-    with pytest.raises(ScriptExhausted, match=r"2 of 3 .* the next is 'two'"):
-        with ScriptedProvider(["one", "two", "three"]) as provider:
-            await provider.complete(HELLO)
+    expected = pytest.raises(ScriptExhausted, match=r"2 of 3 .* the next is 'two'")
+    with expected, ScriptedProvider(["one", "two", "three"]) as provider:
+        await provider.complete(HELLO)
     assert issubclass(ScriptExhausted, ProviderError)
     assert issubclass(ScriptExhausted, AssertionError)
 
