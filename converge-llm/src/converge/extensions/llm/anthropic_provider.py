@@ -59,11 +59,13 @@ class AnthropicProvider(VendorProvider):
         )
 
     def _connect(self, key: str) -> AsyncAnthropic:
+        connections = self._library.DefaultAsyncHttpxClient(verify=self._tls)
         client: AsyncAnthropic = self._library.AsyncAnthropic(
             api_key=key,
             base_url=self.base_url,
             max_retries=0,
             timeout=self.timeout_sec,
+            http_client=connections,
             open_telemetry=False,  # the spans are ours
         )
         return client

@@ -64,8 +64,8 @@ class MistralProvider(VendorProvider):
         client: Mistral = self._library.Mistral(
             api_key=key,
             server_url=self.base_url,
-            client=connections.Client(),
-            async_client=connections.AsyncClient(follow_redirects=True),
+            client=connections.Client(verify=self._tls),
+            async_client=connections.AsyncClient(verify=self._tls, follow_redirects=True),
             retry_config=None,
             timeout_ms=math.ceil(self.timeout_sec * 1000),
         )

@@ -61,8 +61,9 @@ class OpenAIProvider(VendorProvider):
         return None if self.base_url is None else "none"
 
     def _connect(self, key: str) -> AsyncOpenAI:
+        connections = self._library.DefaultAsyncHttpxClient(verify=self._tls)
         client: AsyncOpenAI = self._library.AsyncOpenAI(
-            api_key=key, base_url=self.base_url, max_retries=0, timeout=self.timeout_sec
+            api_key=key, base_url=self.base_url, max_retries=0, timeout=self.timeout_sec, http_client=connections
         )
         return client
 

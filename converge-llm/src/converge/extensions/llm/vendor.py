@@ -10,6 +10,7 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from attrs import frozen
@@ -23,6 +24,7 @@ from converge.extensions.llm.translating import provider_error
 from converge.plugins import Secret
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncGenerator, Awaitable
 
 __all__ = ["Request", "VendorProvider"]
@@ -78,6 +80,7 @@ class VendorProvider(BlockingChat, ABC):
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
         self._library = self._import()
+        self._tls = _tls_context()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(model={self.model!r}, base_url={self.base_url!r})"
@@ -91,6 +94,10 @@ class VendorProvider(BlockingChat, ABC):
             "timeout_sec": self.timeout_sec,
             "max_output_tokens": self.max_output_tokens,
         }
+
+    def check_ready(self) -> None:
+        """Raise `KeyMissing` when there is no usable key; nobody is asked whether it is good."""
+        self._key()
 
     async def complete(
         self,
@@ -251,6 +258,13 @@ class VendorProvider(BlockingChat, ABC):
     def extra(cls) -> str:
         """The extra of converge-llm that brings the vendor's library."""
         return cls._variable.partition("_")[0].lower()
+
+
+@cache
+def _tls_context() -> ssl.SSLContext:
+    """One for all connections: to read the certificates takes 50 ms, which no event loop should wait for."""
+    context: ssl.SSLContext = importlib.import_module("httpx2").create_ssl_context()  # what all the libraries stand on
+    return context
 
 
 async def _next(pieces: AsyncGenerator[str | Reply, None]) -> str | Reply | object:
