@@ -78,7 +78,6 @@ async def program(
         try:
             await _end(process)
         finally:
-            _signal_group(process, signal.SIGKILL)
             for job in jobs:
                 job.cancel()
             await asyncio.wait(jobs)
@@ -90,10 +89,12 @@ async def program(
 async def _end(process: asyncio.subprocess.Process) -> None:
     assert process.stdin is not None
     process.stdin.close()
-    if not await _ended(process, EXIT_GRACE_SEC):
-        _signal_group(process, signal.SIGTERM)
-        await _ended(process, TERM_GRACE_SEC)
-    _signal_group(process, signal.SIGKILL)  # also when the server has ended: what it started may not have
+    try:
+        if not await _ended(process, EXIT_GRACE_SEC):
+            _signal_group(process, signal.SIGTERM)
+            await _ended(process, TERM_GRACE_SEC)
+    finally:
+        _signal_group(process, signal.SIGKILL)  # also when the server has ended: what it started may not have
     if not await _ended(process, _KILL_GRACE_SEC):
         _log.error("the process %d of an MCP server is still there after SIGKILL", process.pid)
 
