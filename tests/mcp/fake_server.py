@@ -15,7 +15,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-TOOLS = ("echo", "die", "hang", "huge", "garbage", "spawn", "error", "refuse", "big_number", "image", "bad_base64")
+TOOLS = (
+    "echo",
+    "die",
+    "hang",
+    "huge",
+    "garbage",
+    "spawn",
+    "error",
+    "refuse",
+    "big_number",
+    "image",
+    "bad_base64",
+    "nonsense",
+)
 _lock = threading.Lock()
 
 
@@ -64,6 +77,8 @@ def call(folder: Path, name: str, params: dict[str, Any]) -> dict[str, Any] | No
             return {"content": [], "structuredContent": {"n": 2**70}}
         case "image":
             return {"content": [{"type": "image", "mimeType": "image/png", "data": "AAEC"}]}
+        case "nonsense":
+            return {"content": "nonsense"}
         case "bad_base64":
             return {"content": [{"type": "image", "mimeType": "image/png", "data": "?"}]}
     return text(params.get("text", "nothing"))

@@ -23,7 +23,7 @@ from converge.core.task import Task
 from converge.extensions.mcp import MCPServerUnavailable, MCPTools
 from converge.extensions.storage.sqlite import SQLiteStore
 from converge.mcp_server.command import mcp
-from tests.mcp.conftest import eventually
+from tests.mcp.conftest import FAKE, eventually, is_alive, pids
 from tests.mcp.serving import command, program, serving_http, write_config
 
 
@@ -138,6 +138,14 @@ async def test_tools_that_are_named_are_served_and_run_with_their_limits(config:
         assert "ToolParameterError" in await refusal(client, "shout", text=5)
 
 
+async def test_the_tools_of_another_server_are_served_in_its_place(config: Path, tmp_path: Path) -> None:
+    table = f'{{ use = "mcp", command = "{sys.executable}", args = ["-I", "{FAKE}", "{tmp_path}", "well"] }}'
+    async with stdio("--store", config, "--tool", table) as client:
+        assert await call(client, "echo", text="through") == {"result": "through"}
+        assert "MCPToolError" in await refusal(client, "error")
+    await eventually(lambda: not is_alive(pids(tmp_path)[0]))
+
+
 def write_plugin(folder: Path) -> None:
     (folder / "shouting.py").write_text(
         "from converge.core.tools import tool\n\n@tool\ndef shout(text: str) -> str:\n    return text.upper()\n"
@@ -178,6 +186,8 @@ async def test_a_page_of_another_site_is_refused(config: Path) -> None:
         (["--store", "memory"], "no other process sees this store"),
         (["--store", "none.toml"], "there is no config none.toml"),
         (["--tool", "nothing"], "--tool nothing"),
+        (["--tool", "{ use = "], "--tool { use = "),
+        (["--tool", '{ use = "mcp", command = "no-such-server" }'], "its tools cannot be had: MCP server"),
     ],
 )
 def test_wrong_usage_is_said_in_a_line(config: Path, arguments: list[str], said: str) -> None:
@@ -195,6 +205,15 @@ def test_a_port_that_is_taken_is_said_in_a_line(config: Path) -> None:
         done = CliRunner().invoke(mcp, ["serve", "--store", str(config), "--http", address])
     assert done.exit_code == 1
     assert done.stderr.startswith(f"Error: cannot listen on {address}: ")
+
+
+async def test_standard_streams_that_are_no_pipes_are_said_in_a_line(config: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *command("mcp", "serve", "--store", config), stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+    )
+    _, errors = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 2
+    assert errors.startswith(b"Error: standard input and output have to be pipes")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

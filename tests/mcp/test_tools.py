@@ -45,10 +45,18 @@ async def test_allow_and_deny_choose_tools_by_the_names_of_the_server(fake: Fake
         assert [tool.name for tool in tools] == ["f_echo"]
 
 
-@pytest.mark.parametrize("option", ["allow", "deny"])
-async def test_a_name_that_the_server_does_not_have_is_an_error_that_says_what_it_has(fake: Fake, option: str) -> None:
+async def test_a_description_of_ones_own_goes_in_the_place_of_the_servers(fake: Fake) -> None:
+    async with fake(descriptions={"echo": "Says it again."}) as tools:
+        assert by_name(tools)["echo"].description == "Says it again."
+        assert by_name(tools)["die"].description.endswith("die.")
+
+
+@pytest.mark.parametrize("option", [{"allow": ["ecko"]}, {"deny": ["ecko"]}, {"descriptions": {"ecko": "Says it."}}])
+async def test_a_name_that_the_server_does_not_have_is_an_error_that_says_what_it_has(
+    fake: Fake, option: dict[str, Any]
+) -> None:
     with pytest.raises(MCPToolsUnusable, match=r"has no tool 'ecko'; it has .*echo"):
-        await fake(**{option: ["ecko"]}).__aenter__()
+        await fake(**option).__aenter__()
 
 
 async def test_names_that_no_tool_can_have_are_left_out_and_logged(
@@ -96,6 +104,7 @@ async def test_a_command_that_is_not_there_is_an_error_that_names_it() -> None:
         ("refuse", "no tools/call"),
         ("big_number", r"\$\.n: .* does not fit in 64 bits"),
         ("bad_base64", "no base64"),
+        ("nonsense", "the answer does not fit: .* content"),
     ],
 )
 async def test_what_the_server_says_went_wrong_is_raised(fake: Fake, name: str, said: str) -> None:

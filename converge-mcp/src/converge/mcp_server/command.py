@@ -7,10 +7,11 @@ import logging
 import os
 import signal
 import sys
+import tomllib
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -19,6 +20,8 @@ from converge.observability.http import Address
 
 if TYPE_CHECKING:
     from converge.core.store import Store
+    from converge.core.tools import ToolRegistry
+    from converge.runtime.tools.sources import ToolSources
 
 __all__ = ["mcp", "serve"]
 
@@ -42,7 +45,9 @@ def mcp() -> None:
 @mcp.command()
 @click.option("--store", metavar="STORE", default="converge.toml", show_default=True, help="As for `converge store`.")
 @click.option("--pool", "pools", multiple=True, metavar="ID", help="Only these pools get tasks; repeat it for more.")
-@click.option("--tool", "tools", multiple=True, metavar="NAME", help="Serve this tool, a plugin, too; repeat it.")
+@click.option(
+    "--tool", "tools", multiple=True, metavar="NAME", help='Serve this plugin, or { use = "NAME", … }, too; repeat it.'
+)
 @click.option("--max-open", type=click.IntRange(1), default=100, show_default=True, help="Tasks open at a time.")
 @click.option(
     "--http", metavar="HOST:PORT", help="Serve over HTTP, at /mcp, instead of stdio; port 0 takes a free one."
@@ -66,8 +71,9 @@ def serve(
 ) -> None:
     """Let MCP clients submit tasks, and get their results from the agents of a `converge run` on the same store.
 
-    Serves one client over standard input and output, until it closes them, or any number with --http. Whoever reaches
-    the server may submit tasks to its pools and call its tools. Exit codes: 0 stopped, 1 failed, 2 wrong usage.
+    A --tool is a NAME, or a table with options: '{ use = "NAME", … }'. Serves one client over standard input and output,
+    until it closes them, or any number with --http. Whoever reaches the server may submit tasks to its pools and call
+    its tools. Exit codes: 0 stopped, 1 failed, 2 wrong usage.
     """
     if http is None and (token_env or http_public or cert or key or insecure):
         raise _Misused("--token-env, --http-public, --cert, --key and --insecure are for --http")
@@ -116,8 +122,8 @@ async def _serve(
     from converge.core.tools import ToolRegistry
     from converge.mcp_server.serving import server_of
     from converge.mcp_server.task_tools import TaskTools
-    from converge.plugins import default_manager
     from converge.runtime.tools.calls import ToolCalls
+    from converge.runtime.tools.sources import ToolSources
 
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -125,11 +131,13 @@ async def _serve(
     tasks, registry = TaskManager(store), ToolRegistry()
     for each in TaskTools(tasks, PoolManager(store), pools, max_open=max_open).tools():
         registry.register(each)
-    for name in tools:
-        registry.register(default_manager().build("tool", name, where=f"--tool {name}", agent_id="mcp"))  # type: ignore[arg-type]  # it looks for itself
+    sources = ToolSources()
+    for text in tools:
+        _add_tool(text, registry, sources)
     calls = ToolCalls("mcp", registry)
-    server = server_of(registry, calls, version("converge-mcp"))
     try:
+        await sources.open()
+        server = server_of(registry, calls, version("converge-mcp"))
         if address is None:
             from converge.mcp_server.stdio import serve_stdio
 
@@ -140,7 +148,26 @@ async def _serve(
             await serve_http(server, address, stop, _say, token=token, public=public, cert=cert, key=key)
     finally:
         await calls.close()
+        await sources.close()
         tasks.close()
+
+
+def _add_tool(text: str, registry: ToolRegistry, sources: ToolSources) -> None:
+    """Register the tool that `--tool` names, or let the registry have those of a source."""
+    from converge.core.tool_source import ToolSource
+    from converge.core.tools import Tool
+    from converge.plugins import default_manager
+
+    where = f"--tool {text}"
+    try:
+        table: str | dict[str, object] = tomllib.loads(f"tool = {text}")["tool"] if text.startswith("{") else text
+        made = default_manager().build("tool", table, where=where, agent_id="mcp")
+        if isinstance(made, ToolSource) and not isinstance(made, Tool):
+            sources.add(made, table, registry, where)
+        else:
+            registry.register(cast("Tool", made))  # it looks for itself
+    except (TypeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def _say(url: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
 __all__ = ["MAX_MESSAGE_BYTES", "serve_stdio"]
 
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+_FLUSH_SEC = 1.0
 
 
 async def serve_stdio(server: Server[dict[str, Any]], stop: asyncio.Event) -> None:
     """Serve one client on standard input and output until it closes them or `stop` is set.
 
-    While it does, what anything here prints goes to standard error. Raises a `ValueError` when the streams are files.
+    While it does, what anything here prints goes to standard error. Raises a `ValueError` when the streams are no
+    pipes.
     """
     async with _standard_streams() as (reader, writer):
         incoming, read = anyio.create_memory_object_stream[SessionMessage | Exception](0)
@@ -39,6 +42,8 @@ async def serve_stdio(server: Server[dict[str, Any]], stop: asyncio.Event) -> No
         stopped = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            write.close()
+            await asyncio.wait(jobs[1:], timeout=_FLUSH_SEC)  # what was answered is written
         finally:
             for task in (*jobs, serving, stopped):
                 task.cancel()
@@ -52,20 +57,36 @@ async def serve_stdio(server: Server[dict[str, Any]], stop: asyncio.Event) -> No
 @asynccontextmanager
 async def _standard_streams() -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter], None]:
     """The streams as pipes of the event loop, out of the reach of `print` and of what reads standard input."""
-    source, target = os.dup(0), os.dup(1)
-    null = os.open(os.devnull, os.O_RDONLY)
+    for number in (0, 1):
+        mode = os.fstat(number).st_mode
+        if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(number)):
+            raise ValueError("standard input and output have to be pipes, as an MCP client makes them; or use --http")
     sys.stdout.flush()
+    kept = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(2, 1)
     os.close(null)
+    try:
+        async with _piped(os.dup(kept[0]), os.dup(kept[1])) as streams:
+            yield streams
+    finally:
+        for number, copy in enumerate(kept):
+            os.set_blocking(copy, True)  # who shares them does not expect what an event loop needs
+            os.dup2(copy, number)
+            os.close(copy)
+
+
+@asynccontextmanager
+async def _piped(source: int, target: int) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter], None]:
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=MAX_MESSAGE_BYTES)
-    incoming, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(source, "rb", 0))
-    outgoing, protocol = await loop.connect_write_pipe(
-        lambda: asyncio.streams.FlowControlMixin(loop=loop), os.fdopen(target, "wb", 0)
-    )
-    try:
-        yield reader, asyncio.StreamWriter(outgoing, protocol, reader, loop)
-    finally:
-        incoming.close()
-        outgoing.close()
+    with os.fdopen(source, "rb", 0) as coming, os.fdopen(target, "wb", 0) as going:
+        incoming, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), coming)
+        outgoing, protocol = await loop.connect_write_pipe(lambda: asyncio.streams.FlowControlMixin(loop=loop), going)
+        try:
+            yield reader, asyncio.StreamWriter(outgoing, protocol, reader, loop)
+        finally:
+            incoming.close()
+            outgoing.close()
+            await asyncio.sleep(0)  # where they let go of their files

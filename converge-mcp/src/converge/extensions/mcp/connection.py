@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import mcp_types
     from mcp.client._transport import TransportStreams
     from mcp.client.client import Client
+    from mcp.shared.exceptions import MCPError
 
     from converge.core.plain import Plain
     from converge.extensions.mcp.options import MCPToolsOptions
@@ -63,6 +64,7 @@ class Connection:
         Raises `TimeoutError`, `MCPServerUnavailable`, and `MCPToolError` for an error that the server answers with.
         """
         from mcp.shared.exceptions import MCPError
+        from pydantic import ValidationError
 
         try:
             async with asyncio.timeout(timeout):
@@ -75,6 +77,10 @@ class Connection:
                         raise self._lost(run, error) from error
                     self._failures = 0
                     raise MCPToolError(f"{self._options.label}: {error}"[:4_000]) from None
+                except (ValidationError, RuntimeError) as error:  # of the SDK, which checks what the server answers
+                    self._failures = 0
+                    said = " ".join(str(error).split())[:500]
+                    raise MCPToolError(f"{self._options.label}: the answer does not fit: {said}") from None
                 except (OSError, EOFError) as error:
                     raise self._lost(run, error) from error
         except TimeoutError:
@@ -153,10 +159,11 @@ class Connection:
         elif problem is not None and not self._closed:
             _log.warning("%s: its connection broke: %s", self._options.label, _reason(problem))
 
-    def _is_loss(self, error: Exception, run: _Run) -> bool:
+    def _is_loss(self, error: MCPError, run: _Run) -> bool:
         from mcp_types import CONNECTION_CLOSED
 
-        return run.over.is_set() or getattr(error, "code", None) == CONNECTION_CLOSED or _SESSION_LOST in str(error)
+        session_lost = self._options.url is not None and error.message == _SESSION_LOST
+        return run.over.is_set() or error.code == CONNECTION_CLOSED or session_lost
 
     def _lost(self, run: _Run, error: BaseException) -> MCPServerUnavailable:
         self._count_loss(run)

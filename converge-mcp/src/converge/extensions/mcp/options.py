@@ -39,8 +39,9 @@ class MCPToolsOptions:
     `command` runs with `args`, in `cwd`, with `env` and of this process's environment only what a program needs (PATH,
     HOME, USER, SHELL, TERM, LOGNAME). `headers` go with every request to `url`. Both take secrets: `{ env = "NAME" }`.
     `insecure` allows plain http to another machine. `prefix` goes before the names of the tools; `allow` and `deny`
-    name tools as the server does. `timeout_sec` is for one call, `open_timeout_sec` for starting and being told the
-    tools. A message of the server takes at most `max_message_bytes`.
+    name tools as the server does, and `descriptions` has your words for them in the place of the server's.
+    `timeout_sec` is for one call, `open_timeout_sec` for starting and being told the tools. A message of the server
+    takes at most `max_message_bytes`.
     """
 
     command: str | None = field(default=None, validator=validators.optional(validators.min_len(1)))
@@ -53,6 +54,7 @@ class MCPToolsOptions:
     prefix: str = field(default="", validator=validators.max_len(64))
     allow: list[str] | None = None
     deny: list[str] = Factory(list)
+    descriptions: dict[str, str] = Factory(dict)
     timeout_sec: float = field(default=60.0, validator=_positive)
     open_timeout_sec: float = field(default=30.0, validator=_positive)
     max_message_bytes: int = field(default=8 * 1024 * 1024, validator=validators.ge(1024))

@@ -110,7 +110,7 @@ class MCPTools:
 
     def _chosen(self, offered: list[mcp_types.Tool]) -> list[MCPTool]:
         options, names = self._options, [tool.name for tool in offered]
-        for name in [*(options.allow or ()), *options.deny]:
+        for name in [*(options.allow or ()), *options.deny, *options.descriptions]:
             if name not in names:
                 known = ", ".join(sorted(names)[:20]) or "none"
                 raise MCPToolsUnusable(f"{options.label} has no tool {name!r}; it has {known}")
@@ -131,7 +131,7 @@ class MCPTools:
         elif len(json.dumps(schema)) > MAX_SCHEMA_BYTES:
             problem = f"its schema takes more than {MAX_SCHEMA_BYTES} bytes"
         else:
-            described = (tool.description or "")[:MAX_DESCRIPTION_LETTERS]
+            described = self._options.descriptions.get(tool.name, tool.description or "")[:MAX_DESCRIPTION_LETTERS]
             return MCPTool(
                 name=name,
                 description="".join(each if each.isprintable() or each in "\n\t" else " " for each in described),
