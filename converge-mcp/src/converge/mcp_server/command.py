@@ -71,9 +71,9 @@ def serve(
 ) -> None:
     """Let MCP clients submit tasks, and get their results from the agents of a `converge run` on the same store.
 
-    A --tool is a NAME, or a table with options: '{ use = "NAME", … }'. Serves one client over standard input and output,
-    until it closes them, or any number with --http. Whoever reaches the server may submit tasks to its pools and call
-    its tools. Exit codes: 0 stopped, 1 failed, 2 wrong usage.
+    A --tool is a NAME, or a table with options: '{ use = "NAME", … }'. Serves one client over standard input and
+    output, until it closes them, or any number with --http. Whoever reaches the server may submit tasks to its pools
+    and call its tools. Exit codes: 0 stopped, 1 failed, 2 wrong usage.
     """
     if http is None and (token_env or http_public or cert or key or insecure):
         raise _Misused("--token-env, --http-public, --cert, --key and --insecure are for --http")

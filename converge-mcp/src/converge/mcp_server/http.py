@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["serve_http"]
 
-_SHUTDOWN_SEC = 3
+_SHUTDOWN_SEC = 1
 
 
 async def serve_http(
