@@ -14,11 +14,12 @@ from mcp import Client
 from converge.coordination.task_manager import TaskManager
 from converge.core.task import Task
 from converge.extensions.storage.sqlite import SQLiteStore
+from converge.plugins import default_manager
 from converge.runtime.application import Application, check
 from converge.runtime.config import load_config
 from converge.runtime.errors import ConfigError
 from tests.mcp.conftest import FAKE, eventually, is_alive, pids
-from tests.mcp.serving import program, serving_http, write_config
+from tests.mcp.serving import CONFIG, program, serving_http, write_config
 from tests.mcp.test_serve import call, stdio
 
 
@@ -65,6 +66,44 @@ async def test_agents_of_a_run_share_one_server_whose_tools_they_call(tmp_path: 
     started = pids(tmp_path)
     assert len(started) == 2  # one for the three agents, one after it died
     assert not any(map(is_alive, started))
+
+
+class Script:
+    """A model that does a task with a tool, whatever it is told."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def chat(self, messages: list[dict[str, object]], **options: object) -> str:
+        self.asked.append(str(messages))
+        replies: list[list[dict[str, object]]] = [
+            [{"type": "ClaimTask", "task_id": "t"}],
+            [{"type": "InvokeTool", "tool_name": "f_echo", "params": {"text": "from the model"}}],
+            [{"type": "ReportTask", "task_id": "t", "result": "done"}],
+        ]
+        return json.dumps(replies[min(len(self.asked), 3) - 1])
+
+
+async def test_a_model_is_told_of_the_tools_and_calls_one(tmp_path: Path) -> None:
+    tool = fake_tool(tmp_path, more=', prefix = "f_", allow = ["echo"], descriptions = { echo = "Says it again." }')
+    write_config(tmp_path)
+    (tmp_path / "converge.toml").write_text(
+        CONFIG + f'[[agents]]\nuse = "llm"\nprovider = "script"\npools = ["clerks"]\ntools = [{tool}]\n'
+    )
+    script, stop = Script(), asyncio.Event()
+    with default_manager().override("llm_provider", "script", lambda: script):
+        config = load_config(tmp_path / "converge.toml", environment={})
+        check(config)
+        running = asyncio.create_task(Application(config).run(stop=stop))
+        with SQLiteStore(tmp_path / "work.db") as store:
+            tasks = TaskManager(store)
+            tasks.submit(Task("t", "Say it again.", pool_id="clerks"))
+            done = await tasks.wait_async("t", 60)
+        stop.set()
+        await running
+    assert done.result == "done"
+    assert "Says it again." in script.asked[0]
+    assert "from the model" in script.asked[2]
 
 
 async def test_a_server_that_cannot_start_ends_the_run_with_the_place_in_the_config(tmp_path: Path) -> None:

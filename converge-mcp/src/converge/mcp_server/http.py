@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["serve_http"]
 
+_MAX_CONNECTIONS = 1_000
 _SHUTDOWN_SEC = 1
 
 
@@ -61,6 +62,7 @@ async def serve_http(
         app,
         log_config=None,
         access_log=False,
+        limit_concurrency=_MAX_CONNECTIONS,
         lifespan="on",
         ssl_certfile=cert,
         ssl_keyfile=key,
