@@ -19,7 +19,7 @@ from converge.runtime.application import Application, check
 from converge.runtime.config import load_config
 from converge.runtime.errors import ConfigError
 from tests.mcp.conftest import FAKE, eventually, is_alive, pids
-from tests.mcp.serving import CONFIG, program, serving_http, write_config
+from tests.mcp.serving import CONFIG, command, program, serving_http, write_config
 from tests.mcp.test_serve import call, stdio
 
 
@@ -129,6 +129,15 @@ async def test_a_stop_while_a_server_starts_is_obeyed_and_leaves_no_process(tmp_
     stop.set()
     assert await asyncio.wait_for(running, 60) is False
     assert not is_alive(pids(tmp_path)[0])
+
+
+async def test_a_server_ends_with_an_application_that_is_killed(tmp_path: Path) -> None:
+    config = write_config(tmp_path, f"tools = [{fake_tool(tmp_path)}]")
+    running = await asyncio.create_subprocess_exec(*command("run", config))
+    await eventually(lambda: (tmp_path / "starts").exists() and pids(tmp_path))
+    running.kill()
+    await running.wait()
+    await eventually(lambda: not is_alive(pids(tmp_path)[0]))
 
 
 async def test_an_agent_of_another_process_does_the_task_of_a_client(tmp_path: Path) -> None:
