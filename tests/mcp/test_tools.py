@@ -170,17 +170,25 @@ async def test_a_server_that_is_killed_while_idle_is_started_for_the_next_call(f
                     assert await by_name(tools)["echo"].run({"text": "again"}) == "again"
                     break
                 except MCPServerUnavailable:
-                    continue
+                    await asyncio.sleep(0.01)
 
 
 async def test_a_server_that_dies_again_and_again_is_left_alone_for_a_while(fake: Fake, tmp_path: Path) -> None:
-    async with fake() as tools:
-        for _ in range(2):
+    made, now = fake(), 100.0
+    made._connection._monotonic = lambda: now
+    async with made as tools:
+        pauses: list[float] = []
+        for _ in range(9):
             with pytest.raises(MCPServerUnavailable, match="was lost during the call"):
                 await by_name(tools)["die"].run({})
-        with pytest.raises(MCPServerUnavailable, match=r"lost 2 times in a row; it is tried again in 0\.\d s"):
-            await by_name(tools)["echo"].run({})
-    assert len(pids(tmp_path)) == 2
+            if pauses:
+                with pytest.raises(MCPServerUnavailable, match=r"times in a row; it is tried again in [\d.]+ s"):
+                    await by_name(tools)["echo"].run({})
+            pauses.append(made._connection._not_before - now)
+            now += pauses[-1]
+        assert pauses == [0, 0.5, 1, 2, 4, 8, 16, 30, 30]
+        assert await by_name(tools)["echo"].run({"text": "at last"}) == "at last"
+    assert len(pids(tmp_path)) == 10
 
 
 async def test_what_a_server_offers_later_changes_nothing(fake: Fake) -> None:

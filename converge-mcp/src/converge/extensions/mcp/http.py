@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["endpoint"]
 
+_IDLE_SEC = 60.0
+"""How much longer than a call a response may be silent: the caller gives up first, and says so to the server."""
+
 
 @asynccontextmanager
 async def endpoint(
@@ -25,7 +28,7 @@ async def endpoint(
     Redirects are followed within its origin only, so that no answer chooses another host; no proxy or password is
     taken from the environment.
     """
-    timeout = httpx2.Timeout(min(timeout_sec, 30.0), read=timeout_sec)
+    timeout = httpx2.Timeout(min(timeout_sec, 30.0), read=timeout_sec + _IDLE_SEC)
     transport = _Bounded(httpx2.AsyncHTTPTransport(), max_message_bytes)
     async with (
         httpx2.AsyncClient(headers=dict(headers), timeout=timeout, transport=transport, trust_env=False) as client,
