@@ -15,7 +15,7 @@ from converge.runtime.calls import within
 from converge.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from converge.core.tools import Tool
 
@@ -76,7 +76,7 @@ class ToolSources:
 
 async def _open(entry: _Entry) -> Sequence[Tool]:
     try:
-        return cast("Sequence[Tool]", await within(OPEN_TIMEOUT_SEC, "opening the tools", entry.source.open))
+        return list(cast("Iterable[Tool]", await within(OPEN_TIMEOUT_SEC, "opening the tools", entry.source.open)))
     except Exception as error:
         raise ConfigError(entry.where, f"its tools cannot be had: {str(error) or type(error).__name__}") from error
 
