@@ -39,6 +39,7 @@ from converge.runtime.limiting import limits_of, pool_limiters
 from converge.runtime.loop import AgentRuntime
 from converge.runtime.observing import Observed
 from converge.runtime.parking import Parking
+from converge.runtime.tools.sources import ToolSources
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,6 +133,7 @@ class Application:
         self._inboxes: list[Inbox] = []
         self._mine = members(config, process)
         self._listeners: Lifecycle | None = None
+        self._tool_sources = ToolSources()
 
     async def run(self, on_progress: OnProgress | None = None, stop: asyncio.Event | None = None) -> bool:
         """Run until the agents named by `until` have ended (True) or `stop` is set (False).
@@ -161,6 +163,7 @@ class Application:
             runtimes = {
                 member.name: self._runtime(member, shared, first=member is self._mine[0]) for member in self._mine
             }
+            stack.push_async_callback(self._tool_sources.close)
             stack.push_async_callback(_stop_all, runtimes)
             await self._be_watched(stack, runtimes, shared)
             stop = asyncio.Event() if stop is None else stop
@@ -201,6 +204,7 @@ class Application:
                 await asyncio.gather(_stop_all(runtimes), asyncio.wait({starting}))
 
     async def _start(self, runtimes: dict[str, AgentRuntime], pools: PoolManager) -> None:
+        await self._tool_sources.open()
         for member in self._mine:
             self._join(pools, member)
             await runtimes[member.name].start()
@@ -246,7 +250,7 @@ class Application:
             shared.metrics,
             inbox=inbox,
             discovery_service=shared.discovery,
-            tool_registry=tools_of(self._plugins, member.config, agent.id),
+            tool_registry=tools_of(self._plugins, member.config, agent.id, self._tool_sources),
             executor_factory=executor_factory(self._plugins, self._config, member.config),
             executor_kwargs={
                 "custom_handlers": handlers_of(
