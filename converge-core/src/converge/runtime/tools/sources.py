@@ -56,29 +56,36 @@ class ToolSources:
         entry.registries.append((registry, where))
 
     async def open(self) -> None:
-        """Open all at once and register their tools; `ConfigError` with the place for the first that fails."""
+        """Open all at once, and register their tools in the order of the config; `ConfigError` with the place for the
+        first that fails.
+        """
         jobs = [asyncio.create_task(_open(entry)) for entry in self._entries.values()]
         if not jobs:
             return
         try:
-            await asyncio.gather(*jobs)
+            opened = await asyncio.gather(*jobs)
         finally:
             for job in jobs:
                 job.cancel()
             await asyncio.wait(jobs)
+        for entry, tools in zip(self._entries.values(), opened, strict=True):
+            _register(entry, tools)
 
     async def close(self) -> None:
         """Close all at once; what one raises, and one that is not done in time, is logged."""
         await asyncio.gather(*(_close(entry) for entry in self._entries.values()))
 
 
-async def _open(entry: _Entry) -> None:
+async def _open(entry: _Entry) -> Sequence[Tool]:
     try:
-        tools = await within(OPEN_TIMEOUT_SEC, "opening the tools", entry.source.open)
+        return cast("Sequence[Tool]", await within(OPEN_TIMEOUT_SEC, "opening the tools", entry.source.open))
     except Exception as error:
         raise ConfigError(entry.where, f"its tools cannot be had: {str(error) or type(error).__name__}") from error
+
+
+def _register(entry: _Entry, tools: Sequence[Tool]) -> None:
     for registry, where in entry.registries:
-        for tool in cast("Sequence[Tool]", tools):
+        for tool in tools:
             try:
                 registry.register(tool)
             except (TypeError, ValueError) as error:
