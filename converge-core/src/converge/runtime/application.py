@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from converge.plugins.lifecycle import Lifecycle
+    from converge.policy.limits import Limiter
     from converge.runtime.config import AgentConfig, Config
 
 __all__ = ["Application", "OnProgress", "Watch", "check", "open_store", "reporting"]
@@ -116,6 +117,7 @@ class _Shared(NamedTuple):
     discovery: DiscoveryService
     approvals: Approvals
     metrics: MetricsCollector
+    pool_limiters: dict[str, Limiter]
 
 
 Watch = Callable[[Observed], AbstractAsyncContextManager[object]]
@@ -132,7 +134,6 @@ class Application:
         self._mine = members(config, process)
         self._listeners: Lifecycle | None = None
         self._tool_sources = ToolSources()
-        self._pool_limiters = pool_limiters(config.pools)
 
     async def run(self, on_progress: OnProgress | None = None, stop: asyncio.Event | None = None) -> bool:
         """Run until the agents named by `until` have ended (True) or `stop` is set (False).
@@ -149,7 +150,15 @@ class Application:
                 trust = TaskTrust(store, pools=pools)
                 stack.callback(trust.close)
                 stack.callback(tasks.add_listener(trust))
-            shared = _Shared(store, tasks, pools, DiscoveryService(store), Approvals(store), MetricsCollector())
+            shared = _Shared(
+                store,
+                tasks,
+                pools,
+                DiscoveryService(store),
+                Approvals(store),
+                MetricsCollector(),
+                pool_limiters(self._config.pools, store),
+            )
             self._listeners = _lifecycle(self._plugins, self._config, shared.metrics)
             runtimes = {
                 member.name: self._runtime(member, shared, first=member is self._mine[0]) for member in self._mine
@@ -258,7 +267,7 @@ class Application:
                 "bidding_protocols": StoredAuctions(store),
                 "negotiation_protocol": NegotiationProtocol(store),
                 "delegation_protocol": DelegationProtocol(store),
-                "limits": limits_of(member, self._config, self._pool_limiters),
+                "limits": limits_of(member, self._config, shared.pool_limiters),
             },
             claim_ttl_interval_sec=self._config.run.release_interval_sec if first else None,
             lifecycle=self._listeners,
