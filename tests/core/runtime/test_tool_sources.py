@@ -172,3 +172,16 @@ async def test_what_is_no_tool_is_an_error_with_the_place() -> None:
     opened.add(Nonsense(), "nonsense", ToolRegistry(), "here")
     with pytest.raises(ConfigError, match=r"here: <object object at .* is not a Tool"):
         await opened.open()
+
+
+async def test_what_gives_no_list_is_an_error_with_the_place() -> None:
+    class Empty:
+        async def open(self) -> Sequence[Tool]:
+            return None  # type: ignore[return-value]  # that is what is tested
+
+        async def close(self) -> None: ...
+
+    opened = ToolSources()
+    opened.add(Empty(), "empty", ToolRegistry(), "here")
+    with pytest.raises(ConfigError, match=r"here: its tools cannot be had: .*NoneType"):
+        await opened.open()

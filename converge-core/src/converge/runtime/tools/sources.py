@@ -56,7 +56,9 @@ class ToolSources:
         entry.registries.append((registry, where))
 
     async def open(self) -> None:
-        """Open all at once and register their tools; `ConfigError` with the place for the first that fails."""
+        """Open all at once, and register their tools in the order of the config; `ConfigError` with the place for the
+        first that fails.
+        """
         jobs = [asyncio.create_task(_open(entry)) for entry in self._entries.values()]
         if not jobs:
             return
@@ -66,7 +68,7 @@ class ToolSources:
             for job in jobs:
                 job.cancel()
             await asyncio.wait(jobs)
-        for entry, tools in zip(self._entries.values(), opened, strict=True):  # in their order, whoever is first
+        for entry, tools in zip(self._entries.values(), opened, strict=True):
             _register(entry, tools)
 
     async def close(self) -> None:
