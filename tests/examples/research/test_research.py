@@ -75,8 +75,8 @@ def test_an_answer_that_does_not_hold_is_not_published(copy: Path, instead: str,
 
 def test_without_a_key_the_other_configuration_says_which_one_is_missing(copy: Path) -> None:
     done = converge(copy, "converge.toml")
-    assert done.returncode == 2
-    assert "ANTHROPIC_API_KEY" in done.stderr
+    assert done.returncode == 1
+    assert "no API key; set the environment variable ANTHROPIC_API_KEY, or give api_key" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["../desk.py", "/etc/hostname", "history.md\0", "", "..", "library/../../desk.py"])

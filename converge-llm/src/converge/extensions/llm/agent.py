@@ -9,7 +9,7 @@ from converge.core.agent import Agent, Outcome
 from converge.core.clock import Clock, SystemClock
 from converge.extensions.llm.budget import Budget, Exhausted, Ledger, Spent
 from converge.extensions.llm.calling import CallFailed, call, estimated
-from converge.extensions.llm.chat import ChatMessage, as_chat_provider
+from converge.extensions.llm.chat import ChatMessage, as_chat_provider, check_ready
 from converge.extensions.llm.counting import Counts
 from converge.extensions.llm.judging import DecisionRules, Situation
 from converge.extensions.llm.limits import DEFAULT_PROMPT_BYTES
@@ -147,6 +147,10 @@ class LLMAgent(Agent):
         For an `ApprovalPolicy` of your own; say `can_ask=True` in the rules when there is one.
         """
         return any(decision is asked for asked in self._answer.to_ask)
+
+    def on_start(self) -> None:
+        """Raise what the provider is known to be missing, such as a key: a start that can only fail does so at once."""
+        check_ready(self.provider)
 
     # -- deciding
 

@@ -22,6 +22,7 @@ __all__ = [
     "ToolSpec",
     "Usage",
     "as_chat_provider",
+    "check_ready",
 ]
 
 
@@ -192,3 +193,13 @@ async def _in_thread(provider: LLMProvider, messages: list[dict[str, Any]]) -> o
 
     threading.Thread(target=contextvars.copy_context().run, args=(work,), name="converge-llm", daemon=True).start()
     return await done
+
+
+def check_ready(provider: object) -> None:
+    """Raise what is known to be missing before `provider` is asked, such as `KeyMissing`; asks nobody.
+
+    Providers say it by a method `check_ready()`; of one that has none, nothing is known.
+    """
+    check = getattr(provider, "check_ready", None)
+    if callable(check):
+        check()

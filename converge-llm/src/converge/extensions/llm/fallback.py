@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Self
 from attrs import frozen
 
 from converge.extensions.llm.blocking_chat import BlockingChat
-from converge.extensions.llm.chat import as_chat_provider
+from converge.extensions.llm.chat import as_chat_provider, check_ready
 from converge.extensions.llm.closing import closed
 from converge.extensions.llm.errors import KeyMissing, Overloaded, ProviderError, ProviderTimeout, RateLimited
 from converge.plugins import plugin_field
@@ -68,6 +68,17 @@ class FallbackProvider(BlockingChat):
 
     def __repr__(self) -> str:
         return f"FallbackProvider({self.providers!r})"
+
+    def check_ready(self) -> None:
+        """Raise what is missing, if every provider is known to miss something."""
+        missing: list[ProviderError] = []
+        for provider in self.providers:
+            try:
+                check_ready(provider)
+            except ProviderError as error:
+                missing.append(error)
+        if len(missing) == len(self.providers):
+            raise missing[0]
 
     def to_options(self) -> dict[str, object]:
         """The options that make an equal provider."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast, get_a
 from attrs import frozen
 
 from converge.extensions.llm.blocking_chat import BlockingChat
-from converge.extensions.llm.chat import Reply, as_chat_provider
+from converge.extensions.llm.chat import Reply, as_chat_provider, check_ready
 from converge.extensions.llm.closing import closed
 from converge.extensions.llm.errors import ProviderError, ReplayMismatch
 from converge.extensions.llm.recording_file import Entry, append, as_error, as_reply, begin, difference, entry, load
@@ -82,6 +82,11 @@ class RecordingProvider(BlockingChat):
 
     def __repr__(self) -> str:
         return f"RecordingProvider({self.provider!r}, {str(self.path)!r}, mode={self.mode!r})"
+
+    def check_ready(self) -> None:
+        """Raise what the provider that is asked is known to be missing."""
+        if not self.replaying:
+            check_ready(self.provider)
 
     def to_options(self) -> dict[str, object]:
         """The options that make an equal provider."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from attrs import field, frozen, validators
 
 from converge.extensions.llm.blocking_chat import BlockingChat
-from converge.extensions.llm.chat import as_chat_provider
+from converge.extensions.llm.chat import as_chat_provider, check_ready
 from converge.extensions.llm.closing import closed
 from converge.extensions.llm.errors import BadReply, Overloaded, ProviderError, ProviderTimeout, RateLimited
 from converge.plugins import plugin_field
@@ -87,6 +87,10 @@ class RetryingProvider(BlockingChat):
 
     def __repr__(self) -> str:
         return f"RetryingProvider({self.provider!r}, attempts={self.attempts})"
+
+    def check_ready(self) -> None:
+        """Raise what the provider that is asked is known to be missing."""
+        check_ready(self.provider)
 
     def to_options(self) -> dict[str, object]:
         """The options that make an equal provider."""

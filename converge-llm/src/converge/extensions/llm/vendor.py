@@ -95,6 +95,10 @@ class VendorProvider(BlockingChat, ABC):
             "max_output_tokens": self.max_output_tokens,
         }
 
+    def check_ready(self) -> None:
+        """Raise `KeyMissing` when there is no usable key; nobody is asked whether it is good."""
+        self._key()
+
     async def complete(
         self,
         messages: Sequence[ChatMessage],
