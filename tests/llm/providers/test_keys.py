@@ -126,3 +126,14 @@ llm.OpenAIProvider("sk-0123")
 assert "openai" in sys.modules and not {"anthropic", "mistralai"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+def test_the_contract_is_there_without_converge_llm() -> None:
+    script = """
+import sys
+sys.modules["converge.extensions.llm"] = None
+import converge.testing.llm
+from converge.testing.llm import LLMProviderContract
+assert not any(name.startswith("converge.extensions.llm.") for name in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)

@@ -44,6 +44,7 @@ class MistralProvider(VendorProvider):
     converge_options = MistralOptions
     _sdk: ClassVar[str] = "mistralai.client"
     _variable: ClassVar[str] = "MISTRAL_API_KEY"
+    _also: ClassVar[tuple[str, ...]] = ("mistralai.client.chat",)
 
     def __init__(
         self,

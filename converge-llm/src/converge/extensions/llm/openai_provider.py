@@ -43,6 +43,7 @@ class OpenAIProvider(VendorProvider):
     converge_options = OpenAIOptions
     _sdk: ClassVar[str] = "openai"
     _variable: ClassVar[str] = "OPENAI_API_KEY"
+    _also: ClassVar[tuple[str, ...]] = ("openai.resources.chat.completions.completions", "openai.pagination")
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
@@ -58,6 +59,8 @@ class VendorProvider(BlockingChat, ABC):
 
     _sdk: ClassVar[str]
     _variable: ClassVar[str]
+    _also: ClassVar[tuple[str, ...]] = ()
+    """Modules that the library would import at the first call, on the event loop."""
 
     def __init__(
         self,
@@ -80,6 +83,9 @@ class VendorProvider(BlockingChat, ABC):
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
         self._library = self._import()
+        for name in self._also:
+            with suppress(ImportError):  # a later version may have moved it, and imports it when it needs it
+                importlib.import_module(name)
         self._tls = _tls_context()
 
     def __repr__(self) -> str:
