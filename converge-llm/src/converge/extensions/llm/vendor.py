@@ -11,7 +11,6 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from attrs import frozen
@@ -19,13 +18,13 @@ from attrs import frozen
 from converge.extensions.llm.blocking import blocking_loop, wait_for
 from converge.extensions.llm.blocking_chat import BlockingChat
 from converge.extensions.llm.chat import ChatMessage, Reply, ToolSpec
+from converge.extensions.llm.connections import tls_context
 from converge.extensions.llm.errors import BadReply, KeyMissing, SDKMissing
 from converge.extensions.llm.spans import ChatSpan
 from converge.extensions.llm.translating import provider_error
 from converge.plugins import Secret
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import AsyncGenerator, Awaitable
 
 __all__ = ["Request", "VendorProvider"]
@@ -86,7 +85,7 @@ class VendorProvider(BlockingChat, ABC):
         for name in self._also:
             with suppress(ImportError):  # a later version may have moved it, and imports it when it needs it
                 importlib.import_module(name)
-        self._tls = _tls_context()
+        tls_context()  # made now, not at the first call on an event loop
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(model={self.model!r}, base_url={self.base_url!r})"
@@ -264,13 +263,6 @@ class VendorProvider(BlockingChat, ABC):
     def extra(cls) -> str:
         """The extra of converge-llm that brings the vendor's library."""
         return cls._variable.partition("_")[0].lower()
-
-
-@cache
-def _tls_context() -> ssl.SSLContext:
-    """One for all connections: to read the certificates takes 50 ms, which no event loop should wait for."""
-    context: ssl.SSLContext = importlib.import_module("httpx2").create_ssl_context()  # what all the libraries stand on
-    return context
 
 
 async def _next(pieces: AsyncGenerator[str | Reply, None]) -> str | Reply | object:
