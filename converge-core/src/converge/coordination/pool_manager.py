@@ -57,6 +57,7 @@ class PoolManager:
         self._follower = Follower(self._store, _PREFIX)
         self._members: dict[str, frozenset[str]] = {}
         self._pools_of: dict[str, set[str]] = {}
+        self._generation = 0
         self._lock = threading.Lock()
 
     @property
@@ -131,7 +132,17 @@ class PoolManager:
                 self._pools_of.clear()
             for change in changes:
                 self._note(change)
+            self._generation += emptied or bool(changes)
             return sorted(self._pools_of.get(agent_id, ()))
+
+    @property
+    def generation(self) -> int:
+        """Grows whenever `get_pools_for_agent` finds that a pool has changed, whoever it is called for."""
+        return self._generation
+
+    def may_have_changed(self) -> bool:
+        """Whether `generation` would grow: cheap, never waits for a writer, never a false no."""
+        return self._follower.may_have_changed()
 
     def accepts(self, pool_id: str, task: Task) -> bool:
         """Whether the pool is for tasks of this type, which is the namespace of the task's topic.

@@ -230,7 +230,7 @@ class DiscoveryService:
         self._view = DescriptorView(
             self._records, AgentDescriptor.from_dict, self._clock, require_signed=require_signed
         )
-        self._registrar = Registrar(self._records, self._view, self._clock)
+        self._registrar = Registrar(self._records, self._view, self._clock, shared=store is not None)
         self._lock = threading.RLock()
 
     @property
@@ -293,7 +293,7 @@ class DiscoveryService:
         def make(present: Entry[AgentDescriptor] | None) -> Entry[AgentDescriptor]:
             if signer is not None:
                 return self._registrar.signed(given.descriptor, given.lease.ttl_sec, signer)
-            entry = Entry(given.descriptor, given.lease, given.proof)
+            entry = self._view.read(given.id, given.to_plain())
             if self._view.is_over(entry):
                 raise DescriptorRefused(given.id, "its lease is over; ask the agent for a new one")
             self._view.check_newer(given.id, entry)

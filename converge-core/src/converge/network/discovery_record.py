@@ -2,8 +2,9 @@
 
 A plain record is the descriptor's fields, and `"lease": [issued, duration]` when it has one, both in microseconds. A
 signed record is `{"body", "public_key", "signature"}`, all bytes: the body is the msgpack array `[1, issued, duration,
-fields]`, and what is signed is `PURPOSE` and then the body, byte for byte. A signature is verified before anything of
-the body is decoded. A record that has expired is replaced by a marker for the moment until it is deleted.
+fields]`, or `[2, issued, duration, fields, key]` when the agent lets the holder of a key renew it together with others
+(`discovery_renewal`). What is signed is `PURPOSE` and then the body, byte for byte. A signature is verified before
+anything of the body is decoded. A record that has expired is replaced by a marker for the moment until it is deleted.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ EXPIRED: Plain = {"expired": True}
 """What stands for a descriptor while it is being deleted."""
 
 _FORMAT = 1
-_BODY_OVERHEAD = 32  # the array, the version and the lease
+_FORMAT_RENEWED = 2
+_BODY_OVERHEAD = 72  # the array, the version, the lease and the renewer
 _PROOF_FIELDS = {"body", "public_key", "signature"}
 
 
@@ -73,6 +75,7 @@ class Record:
     fields: Mapping[str, Any]
     lease: Lease | None
     proof: Proof | None
+    renewer: bytes | None = None
 
 
 def check_size(fields: Mapping[str, Json]) -> None:
@@ -95,9 +98,15 @@ def plain_record(fields: Mapping[str, Json], lease: Lease | None) -> dict[str, P
     return record if lease is None else {**record, "lease": [lease.issued_us, lease.ttl_us]}
 
 
-def sign_record(fields: Mapping[str, Json], lease: Lease, identity: Identity) -> Proof:
-    """The fields and the lease under the signature of `identity`; `SigningError` when it has no private key."""
-    body = pack([_FORMAT, lease.issued_us, lease.ttl_us, fields])
+def sign_record(fields: Mapping[str, Json], lease: Lease, identity: Identity, renewer: bytes | None = None) -> Proof:
+    """The fields and the lease under the signature of `identity`; `SigningError` when it has no private key.
+
+    With `renewer`, a public key, whoever holds it may begin the lease anew.
+    """
+    if renewer is None:
+        body = pack([_FORMAT, lease.issued_us, lease.ttl_us, fields])
+    else:
+        body = pack([_FORMAT_RENEWED, lease.issued_us, lease.ttl_us, fields, renewer])
     return Proof(body, identity.public_key, identity.sign(PURPOSE + body))
 
 
@@ -130,12 +139,20 @@ def _read_signed(agent_id: str, value: dict[str, Any]) -> Record:
     if not ed25519.verify(proof.public_key, proof.signature, PURPOSE + proof.body):
         raise ValueError("the signature is not one of its agent over these bytes")
     body = unpack(proof.body)
-    if type(body) is not list or len(body) != 4 or type(body[0]) is not int or body[0] != _FORMAT:
-        raise ValueError(f"what is signed is not a descriptor of format {_FORMAT}")
+    renewer = _renewer_in(body)
     if type(body[3]) is not dict:
         raise ValueError(f"the fields of a descriptor are a dict, not {type(body[3]).__name__}")
     check_size(body[3])
-    return Record(body[3], _read_lease(body[1:3]), proof)
+    return Record(body[3], _read_lease(body[1:3]), proof, renewer)
+
+
+def _renewer_in(body: object) -> bytes | None:
+    if isinstance(body, list) and body and type(body[0]) is int:
+        if len(body) == 4 and body[0] == _FORMAT:
+            return None
+        if len(body) == 5 and body[0] == _FORMAT_RENEWED and type(body[4]) is bytes:
+            return body[4]
+    raise ValueError(f"what is signed is not a descriptor of format {_FORMAT} or {_FORMAT_RENEWED}")
 
 
 def _read_lease(value: object) -> Lease:

@@ -10,10 +10,11 @@ from converge.core.identity import Identity
 from converge.core.store import Write
 from converge.network.discovery_lease import Lease
 from converge.network.discovery_record import sign_record
+from converge.network.discovery_renewal import GROUP, GroupRenewals, hash_of
 from converge.network.discovery_view import Described, Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from converge.core.clock import Clock
     from converge.network.discovery_store import Records
@@ -39,9 +40,11 @@ class Registrar(Generic[_D]):
     The lock is held over both, else a refresh in between could be undone by what is older.
     """
 
-    def __init__(self, records: Records, view: DescriptorView[_D], clock: Clock) -> None:
+    def __init__(self, records: Records, view: DescriptorView[_D], clock: Clock, *, shared: bool) -> None:
         self._records, self._view, self._clock = records, view, clock
         self._mine: dict[str, _Mine[_D]] = {}
+        self._shared = shared
+        self._group = GroupRenewals(records)
 
     def plain(self, descriptor: _D, ttl_sec: float | None) -> Entry[_D]:
         """An entry that nobody signs, with a lease from now on when there is a duration."""
@@ -50,7 +53,8 @@ class Registrar(Generic[_D]):
     def signed(self, descriptor: _D, ttl_sec: float, signer: Identity) -> Entry[_D]:
         """An entry signed now; with a time after that of any that was there, be the clock set back or not."""
         lease = Lease.begin(self._clock.time(), ttl_sec, self._view.last_issued(descriptor.id))
-        return Entry(descriptor, lease, sign_record(descriptor.to_dict(), lease, signer))
+        renewer = self._group.key if self._shared and len(self._mine) >= GROUP else None
+        return Entry(descriptor, lease, sign_record(descriptor.to_dict(), lease, signer, renewer), renewer)
 
     def put(
         self,
@@ -81,17 +85,28 @@ class Registrar(Generic[_D]):
         self._mine.pop(agent_id, None)
         self._records.delete(agent_id)
         self._view.forget(agent_id)
+        if not self._mine:
+            self._group.clear()
 
     def renew(self, agent_ids: Iterable[str]) -> list[str]:
         """Begin the leases anew, in one commit where the store can; the ids that are not in force as they were put."""
         lost: list[str] = []
         moves: dict[str, tuple[Entry[_D], int]] = {}
-        for agent_id in dict.fromkeys(agent_ids):
+        asked = dict.fromkeys(agent_ids)
+        together = self._together(asked)
+        if together:
+            self._view.refresh()  # nothing else would tell who has been deleted or overtaken
+        named: dict[str, bytes] = {}
+        for agent_id in asked:
             mine = self._mine.get(agent_id)
-            if mine is None or self._view.get(agent_id) != mine.entry or (mine.entry.proof and mine.signer is None):
+            if mine is None or not self._is_in_force(agent_id, mine) or (mine.entry.proof and mine.signer is None):
                 lost.append(agent_id)
+            elif agent_id in together:
+                named[agent_id] = together[agent_id]
             elif mine.ttl_sec is not None:
                 moves[agent_id] = self._renewed(mine, mine.ttl_sec), self._view.version_of(agent_id)
+        if named:
+            self._renew_together(named)
         writes = [Write(agent_id, entry.to_plain(), version) for agent_id, (entry, version) in moves.items()]
         written = self._records.write(writes) if writes else []
         for (agent_id, (entry, _)), version in zip(moves.items(), written, strict=True):
@@ -100,6 +115,26 @@ class Registrar(Generic[_D]):
             elif not self._renew_contended(agent_id, entry):
                 lost.append(agent_id)
         return lost
+
+    def _is_in_force(self, agent_id: str, mine: _Mine[_D]) -> bool:
+        known = self._view.get(agent_id)
+        return known is mine.entry or known == mine.entry
+
+    def _together(self, agent_ids: Iterable[str]) -> dict[str, bytes]:
+        """Those that this service may renew by one record, with what names them; nobody when they are few."""
+        found = {
+            agent_id: hash_of(mine.entry.proof.body)
+            for agent_id in agent_ids
+            if (mine := self._mine.get(agent_id)) is not None
+            and mine.entry.proof is not None
+            and mine.entry.renewer == self._group.key
+        }
+        return found if len(found) >= GROUP else {}
+
+    def _renew_together(self, named: Mapping[str, bytes]) -> None:
+        issued_us = self._group.renew(self._clock.time(), [*named.values()])
+        for agent_id in named:
+            self._view.renewed(agent_id, issued_us)
 
     def _renewed(self, mine: _Mine[_D], ttl_sec: float) -> Entry[_D]:
         descriptor = mine.entry.descriptor

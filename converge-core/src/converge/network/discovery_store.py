@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from converge.core.plain import Plain
     from converge.core.store import Store
 
-__all__ = ["GRACE_SEC", "PREFIX", "LocalRecords", "Records", "StoredRecords"]
+__all__ = ["GRACE_SEC", "PREFIX", "RENEWALS", "LocalRecords", "Records", "StoredRecords"]
 
 PREFIX = "agent:"
 """What the key of an agent's record begins with; its id follows."""
+
+RENEWALS = "agents-renewed:"
+"""What the key of a renewal of many begins with; the fingerprint of its renewer and a number follow."""
 
 GRACE_SEC = 0.5
 """How long the marker of an expired record is waited for. Who wrote it deletes it in half of that, or leaves it."""
@@ -53,6 +56,15 @@ class Records(Protocol):
     def poll(self) -> tuple[bool, list[Change]]:
         """As `Follower.poll`, with agent ids as keys."""
 
+    def renew(self, key: str, renewal: Plain) -> None:
+        """Keep a renewal of many (`discovery_renewal`) at this key."""
+
+    def forget_renewal(self, key: str) -> None:
+        """Delete a renewal of many."""
+
+    def poll_renewals(self) -> tuple[bool, list[Change]]:
+        """As `poll`, of the renewals of many."""
+
 
 class StoredRecords:
     """The records in a store, shared with everybody who has it."""
@@ -61,6 +73,7 @@ class StoredRecords:
         self._store = versioned(store)
         self.blocking = self._store.blocking
         self._follower = Follower(self._store, PREFIX)
+        self._renewals = Follower(self._store, RENEWALS)
 
     def read(self, agent_id: str) -> tuple[Plain, int] | None:
         """As `Records.read`. While the record is being deleted, this waits: up to `GRACE_SEC` seconds."""
@@ -99,6 +112,19 @@ class StoredRecords:
         emptied, changes = self._follower.poll()
         return emptied, [change._replace(key=change.key.removeprefix(PREFIX)) for change in changes]
 
+    def renew(self, key: str, renewal: Plain) -> None:
+        """As `Records.renew`."""
+        self._store.put(RENEWALS + key, renewal)
+
+    def forget_renewal(self, key: str) -> None:
+        """As `Records.forget_renewal`."""
+        self._store.delete(RENEWALS + key)
+
+    def poll_renewals(self) -> tuple[bool, list[Change]]:
+        """As `Records.poll_renewals`."""
+        emptied, changes = self._renewals.poll()
+        return emptied, [change._replace(key=change.key.removeprefix(RENEWALS)) for change in changes]
+
 
 class LocalRecords:
     """The records of this process alone. The service that owns them holds a lock."""
@@ -131,4 +157,14 @@ class LocalRecords:
 
     def poll(self) -> tuple[bool, list[Change]]:
         """Nothing: whoever changes these has them."""
+        return False, []
+
+    def renew(self, key: str, renewal: Plain) -> None:
+        """Nothing: nobody else is there to be told."""
+
+    def forget_renewal(self, key: str) -> None:
+        """Nothing: there are none."""
+
+    def poll_renewals(self) -> tuple[bool, list[Change]]:
+        """Nothing: there are none."""
         return False, []

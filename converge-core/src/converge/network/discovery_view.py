@@ -10,8 +10,9 @@ from attrs import frozen
 
 from converge.core.store import DELETED
 from converge.network.discovery_index import TermIndex, terms_of
-from converge.network.discovery_lease import Lease, LeaseBook
+from converge.network.discovery_lease import MAX_TTL_SEC, Lease, LeaseBook
 from converge.network.discovery_record import EXPIRED, Proof, plain_record, read_record
+from converge.network.discovery_renewal import RenewalBook
 from converge.network.discovery_store import GRACE_SEC
 from converge.network.errors import DescriptorRefused
 
@@ -59,6 +60,7 @@ class Entry(Generic[_D]):
     descriptor: _D
     lease: Lease | None
     proof: Proof | None
+    renewer: bytes | None = None
 
     def to_plain(self) -> dict[str, Plain]:
         """The record that is stored."""
@@ -71,6 +73,7 @@ class Entry(Generic[_D]):
 class _Known(Generic[_D]):
     version: int
     entry: Entry[_D]
+    renewed_us: int = -1  # when it was last renewed together with others
 
 
 class DescriptorView(Generic[_D]):
@@ -89,6 +92,8 @@ class DescriptorView(Generic[_D]):
         self._require_signed = require_signed
         self._known: dict[str, _Known[_D]] = {}
         self._leases = LeaseBook()
+        self._renewals = RenewalBook()
+        self._dormant: dict[str, _Known[_D]] = {}  # whose lease is over, as far as is known, and may be renewed yet
 
     def get(self, agent_id: str) -> Entry[_D] | None:
         """What is known of the agent."""
@@ -104,10 +109,11 @@ class DescriptorView(Generic[_D]):
 
     def refresh(self) -> None:
         """Take in what has changed in the records since the last time; the first time, all there is."""
+        self._take_renewals()
         self.expire()
         emptied, changes = self._records.poll()
         if emptied:
-            for agent_id in self._known.keys() - {change.key for change in changes}:
+            for agent_id in {*self._known, *self._dormant} - {change.key for change in changes}:
                 self.forget(agent_id)
         for change in changes:
             if change.value is DELETED:
@@ -115,7 +121,39 @@ class DescriptorView(Generic[_D]):
                     self.forget(change.key)
             else:
                 self.take(change.key, change.value, change.version)
+        self._take_renewals()
         self.expire()
+
+    def _take_renewals(self) -> None:
+        """Take in what others have renewed since the last time, if there is anybody whom that could be about."""
+        if not len(self._renewals):
+            return
+        emptied, changes = self._records.poll_renewals()
+        if emptied:
+            self._renewals.drop(self._renewals.keys() - {change.key for change in changes})
+        for change in changes:
+            if change.value is DELETED:
+                self._renewals.drop([change.key])
+                continue
+            try:
+                issued_us, agent_ids = self._renewals.take(change.key, change.value)
+            except ValueError as error:
+                self.counters["refused_renewal"] += 1
+                _log.warning("the renewal %r is refused: %r", change.key, str(error))
+                continue
+            for agent_id in agent_ids:
+                self.renewed(agent_id, issued_us)
+
+    def renewed(self, agent_id: str, issued_us: int) -> None:
+        """Begin the lease of a signed descriptor anew, from `issued_us` on; it was over only as far as was known."""
+        known = self._known.get(agent_id) or self._dormant.get(agent_id)
+        if known is None or known.entry.lease is None:
+            return
+        if issued_us <= max(known.entry.lease.issued_us, known.renewed_us):
+            return  # a replay
+        self._put(agent_id, known.version, known.entry, issued_us)
+        lease = Lease(issued_us, known.entry.lease.ttl_us)
+        self._leases.watch(agent_id, known.version, lease, self._clock.monotonic())
 
     def take(self, agent_id: str, value: object, version: int) -> bool:
         """Take in a record that was met; whether it is what is known of the agent now."""
@@ -133,6 +171,8 @@ class DescriptorView(Generic[_D]):
             self.refuse(agent_id, error)
             return False
         self.know(agent_id, version, entry)
+        if entry.renewer is not None and entry.proof is not None:
+            self.renewed(agent_id, self._renewals.follow(agent_id, entry.proof.body, entry.renewer))
         return True
 
     def read(self, agent_id: str, value: object) -> Entry[_D]:
@@ -143,7 +183,7 @@ class DescriptorView(Generic[_D]):
             raise DescriptorRefused(agent_id, f"it describes {descriptor.id}")
         if record.proof is None and self._require_signed:
             raise DescriptorRefused(agent_id, "it is not signed, and this service takes signed ones only")
-        return Entry(descriptor, record.lease, record.proof)
+        return Entry(descriptor, record.lease, record.proof, record.renewer)
 
     def check_newer(self, agent_id: str, entry: Entry[_D]) -> None:
         """Raise `DescriptorRefused` when `entry` must not take the place of what is known of the agent.
@@ -179,13 +219,19 @@ class DescriptorView(Generic[_D]):
 
     def know(self, agent_id: str, version: int, entry: Entry[_D]) -> None:
         """Put `entry` in the place of what is known of the agent; its lease, if new, is observed from now on."""
-        old = self.get(agent_id)
-        self._known[agent_id] = _Known(version, entry)
+        if (known := self._known.get(agent_id) or self._dormant.get(agent_id)) is not None:
+            self._leave(known.entry)
+        self._put(agent_id, version, entry)
         if entry.lease is None:
             self._leases.forget(agent_id)
         else:
             self._leases.watch(agent_id, version, entry.lease, self._clock.monotonic())
-        if old is None or old.descriptor != entry.descriptor:
+
+    def _put(self, agent_id: str, version: int, entry: Entry[_D], renewed_us: int = -1) -> None:
+        old = self.get(agent_id)
+        self._known[agent_id] = _Known(version, entry, renewed_us)
+        self._dormant.pop(agent_id, None)
+        if old is None or (old is not entry and old.descriptor != entry.descriptor):
             descriptor = entry.descriptor
             terms = terms_of(descriptor.topics, [capability.name for capability in descriptor.capabilities])
             self.index.put(agent_id, descriptor, terms)
@@ -194,13 +240,21 @@ class DescriptorView(Generic[_D]):
         """Drop what is known of the agent; an unknown one is no error."""
         self._drop(agent_id)
         self._leases.forget(agent_id)
+        if (dormant := self._dormant.pop(agent_id, None)) is not None:
+            self._leave(dormant.entry)
 
     def _drop(self, agent_id: str) -> None:
         known = self._known.pop(agent_id, None)
         self.index.remove(agent_id)
+        if known is not None and known.entry.renewer is not None:
+            self._dormant[agent_id] = known  # until it is forgotten
         if known is not None and known.entry.proof is not None and known.entry.lease is not None:
             monotonic, lease = self._clock.monotonic(), known.entry.lease
             self._leases.remember_end(agent_id, lease.issued_us, monotonic + lease.ttl_sec, monotonic)
+
+    def _leave(self, entry: Entry[_D]) -> None:
+        if entry.renewer is not None and entry.proof is not None:
+            self._renewals.leave(entry.proof.body)
 
     def expire(self) -> None:
         """Drop those whose lease is over. Costs what is over, and two looks at a clock."""
@@ -213,12 +267,15 @@ class DescriptorView(Generic[_D]):
         for agent_id, version in self._leases.over():
             if self._records.remove(agent_id, version):
                 removed.append(agent_id)
-                self._leases.forget(agent_id)
+                self.forget(agent_id)
                 continue
             found = self._records.read(agent_id)
-            self._leases.forget(agent_id)
+            self.forget(agent_id)
             if found is not None:
                 self.take(agent_id, *found)
+        for key in self._renewals.issued_before(int((self._clock.time() - MAX_TTL_SEC) * 1e6)):
+            self._records.forget_renewal(key)  # of a process that was killed; nobody's lease is longer
+            self._renewals.drop([key])
         return removed
 
     def is_over(self, entry: Entry[_D]) -> bool:

@@ -405,7 +405,9 @@ class AgentRuntime:
         while self.agent.state is not AgentState.OFFLINE and not self._is_ending():
             try:
                 if not at_once:
-                    await self._scheduler.wait_for_work(turns.patience(self._receive_timeout))
+                    work = await self._scheduler.wait_for_work(turns.patience(self._receive_timeout))
+                    if work is False and turns.is_at_rest():
+                        continue
                 await turns.take()
                 at_once = turns.has_more
                 if at_once:

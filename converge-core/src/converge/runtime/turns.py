@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from converge.core.agent import AgentState, Outcome
+from converge.core.agent import Agent, AgentState, Outcome
 from converge.core.decisions import ClaimTask, Decision, InvokeTool, JoinPool, ReportTask, SubmitTask
 from converge.runtime.calls import backoff, contained, described, settled, undo_cancel
 from converge.runtime.retries import MAX_FAILURES, MAX_WAITING, Attempt, Retries
@@ -19,7 +19,6 @@ from converge.runtime.turn_trace import TurnTrace
 if TYPE_CHECKING:
     from converge.coordination.pool_manager import PoolManager
     from converge.coordination.task_manager import TaskManager
-    from converge.core.agent import Agent
     from converge.core.message import Message
     from converge.core.task import Task
     from converge.network.transport.base import Transport
@@ -72,6 +71,7 @@ class Turns:
         "_retries",
         "_scheduler",
         "_seen",
+        "_seen_by",
         "_tasks",
         "_teller",
         "_trace",
@@ -118,6 +118,7 @@ class Turns:
     def begin(self) -> None:
         """Start anew: the agent has seen nothing, and nothing has failed."""
         self._seen: object = None
+        self._seen_by: object = None  # what the last look has asked by
         self._failures = 0
         self._blamed = _NOBODY
         self._undone = 0  # calls of `decide` in a row after which a task decision failed
@@ -130,6 +131,32 @@ class Turns:
         """Whether there is something to do that no notice will come for."""
         waits = bool(self._alone) or (len(self._inbox) > 0 and not self._holds_enough) or self._retries.is_due()
         return waits or self._tool_results() or self._seen is None
+
+    def is_at_rest(self) -> bool:
+        """Whether a turn that no notice has asked for would find nothing and do nothing.
+
+        A change of tasks is noticed. So what is left is the agent itself, its `on_tick`, what waits here, and its
+        pools, of which nobody tells: that they are unchanged is asked where that is cheap. Raises nothing.
+        """
+        try:
+            return not self._has_own_work() and self._seen_by == self._asks_by() and not self._may_have_other_pools()
+        except Exception:  # noqa: BLE001  # of what users may replace; the turn reports it
+            return False
+
+    def _has_own_work(self) -> bool:
+        agent = self._agent
+        planned = self._again_at is not None or self._wished_at is not None or self._failures > 0
+        ticks = getattr(agent.on_tick, "__func__", None) is not Agent.on_tick
+        return planned or ticks or self._approvals is not None or self.has_more or agent.state is AgentState.OFFLINE
+
+    def _may_have_other_pools(self) -> bool:
+        return self._tasks is not None and self._pools is not None and self._pools.may_have_changed()
+
+    def _asks_by(self) -> object:
+        """What decides which tasks an agent is shown, besides the tasks."""
+        agent, pools = self._agent, self._pools
+        names, generation = agent.capabilities.names(), 0 if pools is None else pools.generation
+        return (names, tuple(agent.topics), generation) if names or agent.topics else generation
 
     def patience(self, most: float) -> float:
         """How many seconds to wait for work before the next turn, at most `most`."""
@@ -251,23 +278,26 @@ class Turns:
         return bool(outcomes)
 
     async def _look(self) -> tuple[list[Task], bool]:
-        tasks = [] if self._tasks is None else await self._on_store(self._list_tasks, self._tasks)
+        if self._tasks is not None:
+            tasks, asks_by = await self._on_store(self._list_tasks, self._tasks)
+        else:
+            tasks, asks_by = [], self._asks_by()
         held = {(task.id, task.attempt) for task in tasks if task.assigned_to == self._agent.id}
         if not held.issubset(self._held):
             self._claimed()
         self._held = held or ()
         seen = tuple((task.id, task.state, task.attempt) for task in tasks)
         changed = seen != self._seen
-        self._seen = seen
+        self._seen, self._seen_by = seen, asks_by
         return tasks, changed
 
-    def _list_tasks(self, tasks: TaskManager) -> list[Task]:
-        agent = self._agent
+    def _list_tasks(self, tasks: TaskManager) -> tuple[list[Task], object]:
+        agent, asks_by = self._agent, self._asks_by()
         pools = None if self._pools is None else self._pools.get_pools_for_agent(agent.id)
         pending = tasks.list_pending_tasks_for_agent(
             agent.id, pools, agent.capabilities.names(), agent.topics or None, _PENDING_SHOWN
         )
-        return tasks.list_held_tasks(agent.id) + pending
+        return tasks.list_held_tasks(agent.id) + pending, asks_by
 
     def _tool_results(self) -> bool:
         return _has([one for one in self._agent.outcomes if one.status != "waiting"], InvokeTool)

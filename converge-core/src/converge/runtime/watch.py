@@ -41,7 +41,9 @@ class TaskWatch:
         self._thread_id: int | None = None
         self._told = False  # the event loop will come to it
         self._thread = StoreThread()
-        self._job: asyncio.Task[None] | None = None
+        self._failures = self._quiet = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._job: asyncio.Task[None] | None = None  # reads what has changed
 
     @classmethod
     def of(cls, tasks: TaskManager) -> TaskWatch:
@@ -64,20 +66,23 @@ class TaskWatch:
             self._loop, self._thread_id = asyncio.get_running_loop(), threading.get_ident()
             self._remove = self._tasks.add_listener(self._changed)
             self._thread.open()
-            self._job = asyncio.create_task(self._watch(), name="converge-task-watch")
+            self._failures = self._quiet = 0
+            self._ask_later(self._loop)
 
     async def close(self, wake: Callable[[], None] | None = None) -> None:
         """Undo one `open`; the last one ends the watching."""
         self._users -= 1
         if wake is not None:
             self._wake.pop(wake, None)
-        if self._users == 0 and self._job is not None:
-            if self._remove is not None:
-                self._remove()
-            job, self._job = self._job, None
+        if self._users == 0 and self._remove is not None:
+            self._remove()
+            self._remove = None
             _watches.pop((self._tasks, asyncio.get_running_loop()), None)
-            job.cancel()
-            await asyncio.wait({job})
+            if self._timer is not None:
+                self._timer.cancel()
+            if self._job is not None:
+                self._job.cancel()
+                await asyncio.wait({self._job})
             self._thread.close()
 
     def _changed(self) -> None:
@@ -97,19 +102,40 @@ class TaskWatch:
             except Exception:  # noqa: BLE001  # a scheduler may be the user's own
                 _log.exception("waking who follows tasks failed; the others are woken")
 
-    async def _watch(self) -> None:
-        tasks, failures, quiet = self._tasks, 0, 0
-        while True:
-            await asyncio.sleep(backoff(failures, _MAX_PAUSE_SEC) if failures else _pause(quiet))
-            quiet += 1
-            try:
-                if tasks.may_have_changed():
-                    quiet = 0
-                    await (self._thread.run(tasks.poll) if tasks.blocking else _now(tasks))
-                failures = 0
-            except Exception:  # noqa: BLE001  # counted, logged, tried again more slowly
-                failures += 1
-                _log.exception("following the task store failed (%d in a row)", failures)
+    def _ask_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        # A bare timer: a task that sleeps would take twice as many turns of the event loop, a hundred times a second.
+        pause = backoff(self._failures, _MAX_PAUSE_SEC) if self._failures else _pause(self._quiet)
+        self._timer = loop.call_later(pause, self._ask, loop)
+
+    def _ask(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        self._quiet += 1
+        try:
+            changed = self._tasks.may_have_changed()
+        except Exception:  # noqa: BLE001  # counted, logged, tried again more slowly
+            self._failed()
+            changed = False
+        else:
+            self._failures = 0 if not changed else self._failures
+        if changed:
+            self._job = loop.create_task(self._poll(loop), name="converge-task-watch")
+        else:
+            self._ask_later(loop)
+
+    async def _poll(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            self._quiet = 0
+            await (self._thread.run(self._tasks.poll) if self._tasks.blocking else _now(self._tasks))
+            self._failures = 0
+        except Exception:  # noqa: BLE001  # counted, logged, tried again more slowly
+            self._failed()
+        self._job = None
+        if self._users:
+            self._ask_later(loop)
+
+    def _failed(self) -> None:
+        self._failures += 1
+        _log.exception("following the task store failed (%d in a row)", self._failures)
 
 
 _watches: dict[tuple[TaskManager, asyncio.AbstractEventLoop], TaskWatch] = {}
