@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from converge.extensions.llm.errors import BadReply
 
@@ -14,10 +15,23 @@ if TYPE_CHECKING:
 
     from httpx2 import Response
 
-__all__ = ["MOST_BYTES", "connection_options", "tls_context"]
+__all__ = ["MOST_BYTES", "check_url", "connection_options", "tls_context"]
 
 MOST_BYTES = 64 * 1024 * 1024
 """Bytes of one answer; one with more is a `BadReply`. A stream of 128,000 tokens, a frame each, has about 36 MB."""
+
+
+def check_url(url: str) -> None:
+    """Refuse, by a `ValueError`, what is no address of a server, and one with a password in it, which would be shown."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port or a host that cannot be one
+        parts, good = None, False
+    if parts is not None and parts.username is not None:
+        raise ValueError("base_url has a user or a password in it; give the key as api_key")
+    if not good:
+        raise ValueError(f"base_url is http:// or https:// with a host, not {url!r:.200}")
 
 
 @cache
