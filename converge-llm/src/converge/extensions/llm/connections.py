@@ -22,7 +22,7 @@ MOST_BYTES = 64 * 1024 * 1024
 
 
 def check_url(url: str) -> None:
-    """Refuse, by a `ValueError`, what is no address of a server, and one with a password in it, which would be shown."""
+    """Refuse, by a `ValueError`, what is no address of a server, and one with a password, which would be shown."""
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
