@@ -100,6 +100,7 @@ def test_an_error_of_another_kind() -> None:
 
 def test_what_is_as_it_should_be_is_not_found_fault_with() -> None:
     vendor = ScriptedVendor()
-    Contract().test_a_failure_is_the_error_that_says_what_to_do(vendor.provider, vendor, "overloaded", streamed=True)
+    contract = LLMProviderContract()  # with all the patience of its own
+    contract.test_a_failure_is_the_error_that_says_what_to_do(vendor.provider, vendor, "overloaded", streamed=True)
     vendor = ScriptedVendor()
-    Contract().test_a_call_does_not_block_the_event_loop(vendor.provider, vendor)
+    contract.test_a_call_does_not_block_the_event_loop(vendor.provider, vendor)

@@ -1,4 +1,4 @@
-"""The contract over the providers that ask no vendor themselves, and one that has `chat` only."""
+"""The contract over the providers that ask no vendor themselves."""
 
 from __future__ import annotations
 
@@ -90,14 +90,3 @@ class TestRecording(Over):
     @pytest.fixture
     def subject(self, vendor: ScriptedVendor, tmp_path: Path) -> Any:
         return RecordingProvider(vendor.provider, tmp_path / "talk.jsonl")
-
-
-class Plain:
-    def chat(self, messages: list[dict[str, Any]], **kwargs: Any) -> str:
-        return f"{len(messages)} messages"
-
-
-class TestChatOnly(LLMProviderContract):
-    @pytest.fixture
-    def subject(self) -> Any:
-        return Plain()

@@ -21,7 +21,7 @@ from converge.core.trust import GivesTrust, reaches
 from converge.network.discovery_index import ways
 from converge.network.discovery_lease import DEFAULT_TTL_SEC, Lease, check_ttl
 from converge.network.discovery_record import Proof, check_size, read_record, sign_record
-from converge.network.discovery_registrar import Registrar
+from converge.network.discovery_registrar import Put, Registrar
 from converge.network.discovery_store import LocalRecords, Records, StoredRecords
 from converge.network.discovery_view import DescriptorView, Entry
 from converge.network.errors import DescriptorRefused
@@ -257,13 +257,37 @@ class DiscoveryService:
         `require_signed`, and while a signed one of the agent is in force. Then, and when the store raises, nothing has
         changed.
         """
+        (error,) = self.register_many([(descriptor, ttl_sec)])
+        if error is not None:
+            raise error
+
+    def register_many(
+        self, descriptors: Iterable[tuple[AgentDescriptor | SignedDescriptor, float | None]]
+    ) -> list[ValueError | None]:
+        """`register` for each descriptor with its `ttl_sec`, in one commit where the store can; why it is refused.
+
+        Of several of one agent, each is registered after the one before.
+        """
+        puts: list[Put[AgentDescriptor] | ValueError] = []
+        for descriptor, ttl_sec in descriptors:
+            try:
+                puts.append(self._put_of(descriptor, ttl_sec))
+            except ValueError as error:
+                puts.append(error)
+        errors: list[ValueError | None] = [put if isinstance(put, ValueError) else None for put in puts]
+        with self._lock:
+            for group in _of_different_agents(puts):
+                for index, refused in zip(group, self._registrar.put_many([*group.values()]), strict=True):
+                    errors[index] = refused
+        return errors
+
+    def _put_of(self, descriptor: AgentDescriptor | SignedDescriptor, ttl_sec: float | None) -> Put[AgentDescriptor]:
         if isinstance(descriptor, SignedDescriptor):
             if ttl_sec is not None:
                 raise ValueError(
                     "the lease of a signed descriptor is signed too; give ttl_sec to SignedDescriptor.sign"
                 )
-            self._register_signed(descriptor)
-            return
+            return self._put_of_signed(descriptor)
         if self.require_signed:
             raise DescriptorRefused(
                 descriptor.id,
@@ -280,10 +304,9 @@ class DiscoveryService:
                 )
             return self._registrar.plain(descriptor, ttl_sec)
 
-        with self._lock:
-            self._registrar.put(descriptor.id, ttl_sec, None, make)
+        return Put(descriptor.id, ttl_sec, None, make)
 
-    def _register_signed(self, signed: SignedDescriptor) -> None:
+    def _put_of_signed(self, signed: SignedDescriptor) -> Put[AgentDescriptor]:
         signer, given = signed.signer, SignedDescriptor.from_plain(signed.to_plain())
         if given.id != signed.id:
             raise DescriptorRefused(signed.id, f"what is signed describes {given.id}")
@@ -299,8 +322,7 @@ class DiscoveryService:
             self._view.check_newer(given.id, entry)
             return entry
 
-        with self._lock:
-            self._registrar.put(given.id, given.lease.ttl_sec, signer, make)
+        return Put(given.id, given.lease.ttl_sec, signer, make)
 
     def renew(self, agent_id: str) -> bool:
         """Begin the lease of a descriptor that was registered here anew; True also when it has none.
@@ -322,10 +344,21 @@ class DiscoveryService:
         With `require_signed` the agent's own `identity`, private key included, has to be given: `DescriptorRefused`
         (ValueError) without.
         """
-        if self.require_signed and not _is_owner(identity, agent_id):
-            raise DescriptorRefused(agent_id, "only the agent itself unregisters it here; give its identity")
+        (error,) = self.unregister_many({agent_id: identity})
+        if error is not None:
+            raise error
+
+    def unregister_many(self, agents: Mapping[str, Identity | None]) -> list[DescriptorRefused | None]:
+        """`unregister` for each id with its identity, in one commit where the store can; why one is refused."""
+        refused = {
+            agent_id: DescriptorRefused(agent_id, "only the agent itself unregisters it here; give its identity")
+            for agent_id, identity in agents.items()
+            if self.require_signed and not _is_owner(identity, agent_id)
+        }
         with self._lock:
-            self._registrar.withdraw(agent_id)
+            if allowed := [agent_id for agent_id in agents if agent_id not in refused]:
+                self._registrar.withdraw(allowed)
+        return [refused.get(agent_id) for agent_id in agents]
 
     def release_expired(self) -> list[str]:
         """Read what has changed, and delete the records of those whose lease is over; their ids.
@@ -390,6 +423,22 @@ class DiscoveryService:
                 self._view.refuse(descriptor.id, error)
             return False
         return True
+
+
+def _of_different_agents(
+    puts: Iterable[Put[AgentDescriptor] | ValueError],
+) -> list[dict[int, Put[AgentDescriptor]]]:
+    """The puts by their places, in groups in which each agent is once."""
+    groups: list[dict[int, Put[AgentDescriptor]]] = []
+    times: dict[str, int] = {}
+    for index, put in enumerate(puts):
+        if isinstance(put, ValueError):
+            continue
+        number = times[put.agent_id] = times.get(put.agent_id, -1) + 1
+        if number == len(groups):
+            groups.append({})
+        groups[number][index] = put
+    return groups
 
 
 def _is_owner(identity: Identity | None, agent_id: str) -> bool:

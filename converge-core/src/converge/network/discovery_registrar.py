@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from attrs import frozen
@@ -14,13 +15,13 @@ from converge.network.discovery_renewal import GROUP, GroupRenewals, hash_of
 from converge.network.discovery_view import Described, Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from converge.core.clock import Clock
     from converge.network.discovery_store import Records
     from converge.network.discovery_view import DescriptorView
 
-__all__ = ["Registrar"]
+__all__ = ["Put", "Registrar"]
 
 _D = TypeVar("_D", bound=Described)
 
@@ -32,6 +33,16 @@ class _Mine(Generic[_D]):
     entry: Entry[_D]
     ttl_sec: float | None
     signer: Identity | None
+
+
+@frozen
+class Put(Generic[_D]):
+    """What is to be registered: the arguments of `Registrar.put`."""
+
+    agent_id: str
+    ttl_sec: float | None
+    signer: Identity | None
+    make: Callable[[Entry[_D] | None], Entry[_D]]
 
 
 class Registrar(Generic[_D]):
@@ -64,27 +75,54 @@ class Registrar(Generic[_D]):
         make: Callable[[Entry[_D] | None], Entry[_D]],
     ) -> None:
         """Write what `make` makes of the entry in force (None: there is none), until nobody was faster."""
-        self._view.expire()
-        while True:
-            found = self._records.read(agent_id)
-            expected = 0 if found is None else found[1]
-            if found is None:
-                self._view.forget(agent_id)
-            elif expected != self._view.version_of(agent_id):
-                self._view.take(agent_id, *found)
-                self._view.expire()
-            entry = make(self._view.get(agent_id))
-            (version,) = self._records.write([Write(agent_id, entry.to_plain(), expected)])
-            if version is not None:
-                break
-        self._view.know(agent_id, version, entry)
-        self._mine[agent_id] = _Mine(entry, ttl_sec, signer)
+        (error,) = self.put_many([Put(agent_id, ttl_sec, signer, make)])
+        if error is not None:
+            raise error
 
-    def withdraw(self, agent_id: str) -> None:
-        """Delete the record, whoever wrote it."""
-        self._mine.pop(agent_id, None)
-        self._records.delete(agent_id)
-        self._view.forget(agent_id)
+    def put_many(self, puts: Sequence[Put[_D]]) -> list[ValueError | None]:
+        """`put` for each, of different agents, in one commit where the store can; what `make` has raised."""
+        self._view.expire()
+        errors: dict[str, ValueError] = {}
+        left = [*puts]
+        while left:
+            made: list[tuple[Put[_D], Entry[_D]]] = []
+            writes = []
+            for put in left:
+                expected = self._known_version(put.agent_id)
+                try:
+                    entry = put.make(self._view.get(put.agent_id))
+                except ValueError as error:
+                    errors[put.agent_id] = error
+                    continue
+                made.append((put, entry))
+                writes.append(Write(put.agent_id, entry.to_plain(), expected))
+            left = []
+            for (put, entry), version in zip(made, self._records.write(writes) if writes else [], strict=True):
+                if version is None:
+                    left.append(put)  # somebody was faster
+                    continue
+                self._view.know(put.agent_id, version, entry)
+                self._mine[put.agent_id] = _Mine(entry, put.ttl_sec, put.signer)
+        return [errors.get(put.agent_id) for put in puts]
+
+    def _known_version(self, agent_id: str) -> int:
+        """The version of the record, 0 without one, after the view has taken it in."""
+        found = self._records.read(agent_id)
+        if found is None:
+            self._view.forget(agent_id)
+            return 0
+        if found[1] != self._view.version_of(agent_id):
+            self._view.take(agent_id, *found)
+            self._view.expire()
+        return found[1]
+
+    def withdraw(self, agent_ids: Sequence[str]) -> None:
+        """Delete the records, whoever wrote them, in one commit where the store can."""
+        for agent_id in agent_ids:
+            self._mine.pop(agent_id, None)
+        self._records.delete(agent_ids)
+        for agent_id in agent_ids:
+            self._view.forget(agent_id)
         if not self._mine:
             self._group.clear()
 

@@ -47,8 +47,8 @@ class Records(Protocol):
     def write(self, writes: Sequence[Write]) -> list[int | None]:
         """Each write (keys are agent ids): the new version, or None where the version was not the expected one."""
 
-    def delete(self, agent_id: str) -> None:
-        """Delete the record, whatever its version."""
+    def delete(self, agent_ids: Sequence[str]) -> None:
+        """Delete the records, whatever their versions."""
 
     def remove(self, agent_id: str, version: int) -> bool:
         """Delete the record if it has this version; whether it had."""
@@ -94,9 +94,12 @@ class StoredRecords:
         except VersionConflict:
             return [None]
 
-    def delete(self, agent_id: str) -> None:
-        """As `Records.delete`."""
-        self._store.delete(PREFIX + agent_id)
+    def delete(self, agent_ids: Sequence[str]) -> None:
+        """As `Records.delete`, in one commit."""
+        if len(agent_ids) == 1:
+            self._store.delete(PREFIX + agent_ids[0])
+        else:
+            self._store.delete_many([PREFIX + agent_id for agent_id in agent_ids])
 
     def remove(self, agent_id: str, version: int) -> bool:
         """As `Records.remove`."""
@@ -147,9 +150,10 @@ class LocalRecords:
             self._records[key] = value, self._version
         return [self._records[key][1] for key, _, _ in writes]
 
-    def delete(self, agent_id: str) -> None:
+    def delete(self, agent_ids: Sequence[str]) -> None:
         """As `Records.delete`."""
-        self._records.pop(agent_id, None)
+        for agent_id in agent_ids:
+            self._records.pop(agent_id, None)
 
     def remove(self, agent_id: str, version: int) -> bool:
         """As `Records.remove`."""

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from converge.core.agent import Agent
+    from converge.core.identity import Identity
     from converge.core.message import Message
     from converge.network.transport.base import Transport
 
-__all__ = ["AgentNetwork", "build_descriptor"]
+__all__ = ["AgentNetwork", "build_descriptor", "register_together", "unregister_together"]
 
 
 def build_descriptor(agent: Agent) -> AgentDescriptor:
@@ -66,13 +67,18 @@ class AgentNetwork:
         self._agents[agent.id] = agent, told
 
     def _announce(self, agent: Agent, told: AgentDescriptor) -> None:
+        what, ttl_sec = self._announcement(agent, told)
+        self.discovery.register(what, ttl_sec=ttl_sec)
+
+    def _announcement(
+        self, agent: Agent, told: AgentDescriptor
+    ) -> tuple[AgentDescriptor | SignedDescriptor, float | None]:
         discovery, identity = self.discovery, agent.identity
         if not discovery.leased:
-            discovery.register(told)
-        elif told.id == identity.fingerprint and identity.private_key is not None:
-            discovery.register(SignedDescriptor.sign(told, identity, discovery.lease_ttl_sec))
-        else:
-            discovery.register(told, ttl_sec=discovery.lease_ttl_sec)
+            return told, None
+        if told.id == identity.fingerprint and identity.private_key is not None:
+            return SignedDescriptor.sign(told, identity, discovery.lease_ttl_sec), None
+        return told, discovery.lease_ttl_sec
 
     def renew_agents(self, agent_ids: Iterable[str]) -> None:
         """Keep agents that are registered here discoverable: to be called more often than `discovery.lease_ttl_sec`.
@@ -88,11 +94,16 @@ class AgentNetwork:
 
     def unregister_agent(self, agent_id: str) -> None:
         """Undo `register_agent`; an unknown id is no error."""
+        if (gone := self._leaving(agent_id)) is not None:
+            descriptor_id, identity = gone
+            self.discovery.unregister(descriptor_id, identity=identity)
+
+    def _leaving(self, agent_id: str) -> tuple[str, Identity | None] | None:
+        """What is to be unregistered of an agent that is registered here no more, if anything, and by whom."""
         agent, told = self._agents.pop(agent_id, (None, None))
         if not self.discovery.require_signed:
-            self.discovery.unregister(agent_id if told is None else told.id)
-        elif agent is not None:
-            self.discovery.unregister(agent_id, identity=agent.identity)
+            return (agent_id if told is None else told.id), None
+        return None if agent is None else (agent_id, agent.identity)
 
     def signs_for(self, agent_id: str) -> bool:
         """Whether messages of this agent, and those without a sender if the transport is its own, are signed here."""
@@ -280,6 +291,38 @@ class AgentNetwork:
     def discover(self, query: DiscoveryQuery) -> list[AgentDescriptor]:
         """The agents that fit `query`, in every process that shares the discovery service's store."""
         return self.discovery.query(query, refresh_from_store=True)
+
+
+def register_together(
+    agents: Sequence[tuple[AgentNetwork, Agent, AgentDescriptor]],
+) -> list[Exception | None]:
+    """`register_agent` for each, in one commit where the store can; all have one discovery service.
+
+    What each would raise for its own descriptor is returned; what the store raises is raised, and nobody is registered.
+    """
+    results: list[Exception | None] = [None] * len(agents)
+    made: dict[int, tuple[AgentDescriptor | SignedDescriptor, float | None]] = {}
+    for index, (network, agent, told) in enumerate(agents):
+        try:
+            made[index] = network._announcement(agent, told)
+        except ValueError as error:
+            results[index] = error
+    if made:
+        errors = agents[0][0].discovery.register_many(made.values())
+        for index, refused in zip(made, errors, strict=True):
+            results[index] = refused
+    for (network, agent, told), result in zip(agents, results, strict=True):
+        if result is None:
+            network._agents[agent.id] = agent, told
+    return results
+
+
+def unregister_together(agents: Sequence[tuple[AgentNetwork, str]]) -> list[Exception | None]:
+    """`unregister_agent` for each, in one commit where the store can; all have one discovery service."""
+    leaving = [network._leaving(agent_id) for network, agent_id in agents]
+    wanted = dict(gone for gone in leaving if gone is not None)
+    refused = dict(zip(wanted, agents[0][0].discovery.unregister_many(wanted), strict=True)) if wanted else {}
+    return [None if gone is None else refused[gone[0]] for gone in leaving]
 
 
 def _signed_alone(agent: Agent, message: Message) -> Message | Exception:

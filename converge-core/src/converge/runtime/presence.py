@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from converge.network.network import build_descriptor
 from converge.runtime.calls import backoff
+from converge.runtime.registering import Desk
 from converge.runtime.threads import StoreThread
 
 if TYPE_CHECKING:
@@ -47,7 +48,10 @@ class Presence:
             await self._network.transport.subscribe(topic)
         descriptor = build_descriptor(self._agent) if self._descriptor is None else self._descriptor
         if descriptor != self._registered:
-            await self._on_store(self._network.register_agent, self._agent, descriptor)
+            if self._network.discovery.blocking:
+                await Desk.of(self._network.discovery).register(self._network, self._agent, descriptor)
+            else:
+                await self._on_store(self._network.register_agent, self._agent, descriptor)
             self._registered = descriptor
         if self._renewer is None and self._network.discovery.leased:
             self._renewer = Renewer.of(self._network.discovery)
@@ -59,7 +63,10 @@ class Presence:
         self._renewer = self._registered = None
         if renewer is not None and registered is not None:
             await renewer.close(registered.id)
-        await self._on_store(self._network.unregister_agent, self._agent.id)
+        if self._network.discovery.blocking:
+            await Desk.of(self._network.discovery).unregister(self._network, self._agent)
+        else:
+            await self._on_store(self._network.unregister_agent, self._agent.id)
 
 
 class Renewer:
