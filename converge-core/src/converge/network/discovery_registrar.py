@@ -132,8 +132,6 @@ class Registrar(Generic[_D]):
         moves: dict[str, tuple[Entry[_D], int]] = {}
         asked = dict.fromkeys(agent_ids)
         together = self._together(asked)
-        if together:
-            self._view.refresh()  # nothing else would tell who has been deleted or overtaken
         named: dict[str, bytes] = {}
         for agent_id in asked:
             mine = self._mine.get(agent_id)
@@ -167,7 +165,14 @@ class Registrar(Generic[_D]):
             and mine.entry.proof is not None
             and mine.entry.renewer == self._group.key
         }
-        return found if len(found) >= GROUP else {}
+        if len(found) < GROUP:
+            return {}
+        versions = self._records.versions([*found])  # nothing else would tell who has been deleted or overtaken
+        return {
+            agent_id: name
+            for agent_id, name in found.items()
+            if versions.get(agent_id) == self._view.version_of(agent_id)
+        }
 
     def _renew_together(self, named: Mapping[str, bytes]) -> None:
         issued_us = self._group.renew(self._clock.time(), [*named.values()])

@@ -44,6 +44,9 @@ class Records(Protocol):
     def read(self, agent_id: str) -> tuple[Plain, int] | None:
         """The record and its version, or None."""
 
+    def versions(self, agent_ids: Sequence[str]) -> dict[str, int]:
+        """The versions of the records that there are, by agent id; no record is decoded."""
+
     def write(self, writes: Sequence[Write]) -> list[int | None]:
         """Each write (keys are agent ids): the new version, or None where the version was not the expected one."""
 
@@ -84,6 +87,11 @@ class StoredRecords:
             time.sleep(_POLL_SEC)
             found = self._store.get_versioned(key)
         return found
+
+    def versions(self, agent_ids: Sequence[str]) -> dict[str, int]:
+        """As `Records.versions`."""
+        found = self._store.versions_of([PREFIX + agent_id for agent_id in agent_ids])
+        return {key.removeprefix(PREFIX): version for key, version in found.items()}
 
     def write(self, writes: Sequence[Write]) -> list[int | None]:
         """As `Records.write`, in one commit where the store can."""
@@ -142,6 +150,10 @@ class LocalRecords:
         """As `Records.read`."""
         check_key(PREFIX + agent_id)
         return self._records.get(agent_id)
+
+    def versions(self, agent_ids: Sequence[str]) -> dict[str, int]:
+        """As `Records.versions`."""
+        return {agent_id: self._records[agent_id][1] for agent_id in agent_ids if agent_id in self._records}
 
     def write(self, writes: Sequence[Write]) -> list[int | None]:
         """As `Records.write`; with one owner there is nobody to lose against."""
