@@ -39,6 +39,7 @@ from converge.runtime.limiting import limits_of, pool_limiters
 from converge.runtime.loop import AgentRuntime
 from converge.runtime.observing import Observed
 from converge.runtime.parking import Parking
+from converge.runtime.together import alike, start_together, stop_together
 from converge.runtime.tools.sources import ToolSources
 
 if TYPE_CHECKING:
@@ -205,9 +206,10 @@ class Application:
 
     async def _start(self, runtimes: dict[str, AgentRuntime], pools: PoolManager) -> None:
         await self._tool_sources.open()
-        for member in self._mine:
-            self._join(pools, member)
-            await runtimes[member.name].start()
+        for group in alike(self._mine):
+            for member in group:
+                self._join(pools, member)
+            await start_together([runtimes[member.name] for member in group])
 
     def _create_pools(self, pools: PoolManager) -> None:
         for index, pool in enumerate(self._config.pools):
@@ -324,7 +326,7 @@ class Application:
 
 
 async def _stop_all(runtimes: dict[str, AgentRuntime]) -> None:
-    await asyncio.gather(*(runtime.stop() for runtime in runtimes.values()))
+    await stop_together([*runtimes.values()])
 
 
 def reporting(tasks: TaskManager, on_progress: OnProgress) -> Callable[[], Awaitable[None]]:

@@ -262,9 +262,10 @@ class AgentRuntime:
         main = self._main
         if main is None:
             return
+        is_told = self._stopping.is_set()
         self._stopping.set()
-        if self._started is not None and not self._started.done():
-            main.cancel()
+        if self._started is not None and not self._started.done() and not is_told:
+            main.cancel()  # once: a second one would end what undoes the start
         done, _ = await asyncio.wait({main}, timeout=STOP_TIMEOUT_SEC)
         if not done:
             _log.error("%s did not stop within %s s; it is cut off", self.agent.id, STOP_TIMEOUT_SEC)
