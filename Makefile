@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-DISTRIBUTIONS := converge-core converge-cli converge-storage-file converge-storage-sqlite converge-websocket converge-otel converge-llm
+DISTRIBUTIONS := converge-core converge-cli converge-storage-file converge-storage-sqlite converge-websocket converge-otel converge-llm converge-mcp
 MANIFESTS := pyproject.toml $(DISTRIBUTIONS:%=%/pyproject.toml)
 EDITABLE := $(DISTRIBUTIONS:%=-e ./%)
 

@@ -76,7 +76,7 @@ def test_list_shows_one_kind_only_when_asked(install: Install) -> None:
     assert {line[0] for line in rows(run("list", "--kind", "tool").output).values()} >= {"tool"}
     assert "shelf" not in run("list", "--kind", "tool").output
     assert run("list", "--kind", "tools").exit_code == 2
-    assert run("list", "--kind", "llm_provider").output == "No plugins are installed.\n"
+    assert run("list", "--kind", "handlers").output == "No plugins are installed.\n"
 
 
 def test_list_says_what_is_disabled_and_what_clashes(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:

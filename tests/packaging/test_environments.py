@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.packaging.conftest import Built, Environment, Environments, Mode
 
 CORE, CLI, FILE, SQLITE = "converge-core", "converge-cli", "converge-storage-file", "converge-storage-sqlite"
-WEBSOCKET, OTEL, LLM = "converge-websocket", "converge-otel", "converge-llm"
+WEBSOCKET, OTEL, LLM, MCP = "converge-websocket", "converge-otel", "converge-llm", "converge-mcp"
 WHEEL: Mode = "wheel"
 EDITABLE: Mode = "editable"
 WAYS: dict[str, dict[str, Mode]] = {
@@ -25,6 +25,7 @@ WAYS: dict[str, dict[str, Mode]] = {
     "core and cli, wheels": {CORE: WHEEL, CLI: WHEEL},
     "core and websocket, wheels": {CORE: WHEEL, WEBSOCKET: WHEEL},
     "core and otel, wheels": {CORE: WHEEL, OTEL: WHEEL},
+    "core and mcp, wheels": {CORE: WHEEL, MCP: WHEEL},
     "core and llm, wheels": {CORE: WHEEL, LLM: WHEEL},
     "all, wheels": dict.fromkeys(NAMES, WHEEL),
     "all, editable": dict.fromkeys(NAMES, EDITABLE),
@@ -77,6 +78,7 @@ DOCUMENTED: dict[str, dict[str, str]] = {
     WEBSOCKET: {"converge.network.transport.websocket": "WebSocketHub WebSocketTransport"},
     LLM: {"converge.extensions.llm": "Budget ChatProvider DecisionRules LLMAgent LLMProvider MemoryWindow"},
     OTEL: {"converge.extensions.otel": "OpenTelemetry OpenTelemetryOptions"},
+    MCP: {"converge.extensions.mcp": "MCPTools MCPToolsOptions", "converge.mcp_server": "TaskTools server_of"},
 }
 UNREACHABLE = ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError", "ProxyError")
 """What pip prints when the network is the problem."""
@@ -163,7 +165,8 @@ def test_the_transports_and_commands_that_are_found_are_those_of_the_installed_d
         "print(json.dumps([[each.name for each in manager.list(kind)] for kind in ('transport', 'command')]))"
     )
     brought = WEBSOCKET in environment.modes
-    assert environment.evaluate(code) == [["local", "store", *["websocket"] * brought], ["hub"] * brought]
+    commands = [*["hub"] * brought, *["mcp"] * (MCP in environment.modes)]
+    assert environment.evaluate(code) == [["local", "store", *["websocket"] * brought], commands]
 
 
 def test_the_command_is_there_when_the_cli_is_installed_and_only_then(environment: Environment) -> None:

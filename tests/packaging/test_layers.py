@@ -35,6 +35,8 @@ FORBIDDEN = [
     ("converge-websocket", "converge.network.transport.websocket.packets", "converge.policy.trust"),
     ("converge-llm", "converge.extensions.llm.judging", "converge.policy.safety"),
     ("converge-otel", "converge.extensions.otel.spans", "converge.runtime.loop"),
+    ("converge-mcp", "converge.extensions.mcp.content", "converge.runtime.tools.calls"),
+    ("converge-mcp", "converge.extensions.mcp.tools", "converge.extensions.storage.memory"),
 ]
 """Distribution, module, and what that module must not import."""
 PLANTINGS = {

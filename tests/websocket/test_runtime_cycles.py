@@ -25,7 +25,7 @@ def setup(hub: WebSocketHub, tmp_path: Path) -> Iterator[Setup]:
 
 @pytest.mark.parametrize("anew", [False, True], ids=["same runtimes", "new runtimes"])
 async def test_cycles_under_traffic_leave_nothing_and_handle_nothing_twice(setup: Setup, anew: bool) -> None:
-    await cycles(setup, 10, anew=anew)
+    await cycles(setup, 5, anew=anew)
 
 
 @pytest.mark.soak

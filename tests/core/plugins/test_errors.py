@@ -57,6 +57,8 @@ def test_an_ending_without_text_of_its_own_still_says_who() -> None:
         ("store", "file", "converge-storage-file"),
         ("transport", "websocket", "converge-websocket"),
         ("hooks", "otel", "converge-otel"),
+        ("tool", "mcp", "converge-mcp"),
+        ("command", "mcp", "converge-mcp"),
         ("llm_provider", "openai", "'converge-llm[openai]'"),
         ("llm_provider", "anthropic", "'converge-llm[anthropic]'"),
         ("llm_provider", "mistral", "'converge-llm[mistral]'"),
@@ -66,4 +68,4 @@ def test_an_ending_without_text_of_its_own_still_says_who() -> None:
 def test_our_own_distributions_are_hinted_at(kind: str, name: str, package: str) -> None:
     text = str(PluginUnknown(kind, name))
     assert text == f"no {kind} plugin is named {name!r}; installed: none. Install it: pip install {package}"
-    assert "pip" not in str(PluginUnknown("tool", name))
+    assert "pip" not in str(PluginUnknown("trust", name))

@@ -23,6 +23,7 @@ from converge.policy.approval import ApprovalPolicy
 from converge.policy.limits import Limiter, Limits
 from converge.policy.rates import Limit
 from converge.policy.safety import ActionPolicy
+from converge.policy.shared_limits import SharedLimiter
 from converge.runtime.application import Application
 from converge.runtime.approving import ApprovalGate
 from converge.runtime.config import load_config
@@ -208,7 +209,7 @@ def config(folder: Path, text: str) -> Config:
 
 async def test_a_config_limits_each_agent_and_each_pool(tmp_path: Path) -> None:
     loaded = await asyncio.to_thread(config, tmp_path, CONFIG)
-    pools = pool_limiters(loaded.pools)
+    pools = pool_limiters(loaded.pools, MemoryStore())
     done: dict[str, list[str]] = {}
     for member in await asyncio.to_thread(members, loaded, 0):
         executor = StandardExecutor(member.name, votes_store={}, limits=limits_of(member, loaded, pools))
@@ -262,3 +263,24 @@ async def test_a_run_holds_its_agents_to_the_limits_of_its_config(
     stop.set()
     await running
     assert sys.modules.pop("eager_agent").SEEN[1] == ["done", "done", "refused"]
+
+
+async def test_members_in_several_executors_on_one_store_share_the_limits_of_their_pool() -> None:
+    store = MemoryStore()
+    pools = [SharedLimiter(Limits(decisions=Limit(total=3)), "pool p", store) for _ in range(2)]
+    one, two = (limited(pool) for pool in pools)
+    assert await statuses(one, *votes(2, "a")) == ["done", "done"]
+    assert await statuses(two, *votes(2, "b")) == ["done", "refused"]
+    assert await statuses(one, *votes(1, "c")) == ["refused"]
+
+
+async def test_a_store_that_is_away_refuses_what_is_limited_by_it() -> None:
+    class Away(MemoryStore):
+        def get_versioned(self, key: str) -> Any:
+            raise OSError("the disk is away")
+
+    metrics = MetricsCollector()
+    executor = limited(SharedLimiter(Limits(decisions=Limit(total=3)), "pool p", Away()), metrics_collector=metrics)
+    (outcome,) = await executor.execute(votes(1))
+    assert (outcome.status, outcome.error) == ("refused", "the limits failed: OSError: the disk is away")
+    assert metrics.snapshot()["counters"]['converge_limited_total{limit="failed",scope="agent"}'] == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections import deque
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,6 +28,7 @@ class Raw:
     body: bytes
     content_type: str = "application/json"
     status: int = 200
+    headers: dict[str, str] | None = None
 
 
 @frozen
@@ -46,6 +48,14 @@ class Seen:
     body: dict[str, Any]
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exception(), OSError):  # who asked may go at any time
+            super().handle_error(request, client_address)  # type: ignore[arg-type]  # typed more narrowly above
+
+
 class LoopbackVendor:
     """The three vendors, each below a path of its own. `will` says what is answered; what is asked is in `seen`."""
 
@@ -55,8 +65,7 @@ class LoopbackVendor:
         self._script: deque[Answer | Failure | Raw | Cut] = deque()
         self._lock = threading.Lock()
         self._over = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     @property
@@ -112,7 +121,7 @@ class LoopbackVendor:
                 headers: dict[str, str],
             ) -> None:
                 if isinstance(outcome, Raw):
-                    self._whole(outcome.status, outcome.body, outcome.content_type)
+                    self._whole(outcome.status, outcome.body, outcome.content_type, more=outcome.headers)
                 elif isinstance(outcome, Cut):
                     self._stream(wire.events(outcome.answer)[: outcome.events])
                 elif isinstance(outcome, Failure):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import traceback
 from typing import Any
 
 import pytest
 
+import converge.extensions.llm.connections as connections
 from converge.extensions.llm import (
     AnthropicProvider,
     BadReply,
@@ -80,11 +83,9 @@ async def test_what_is_no_reply_is_a_bad_reply(provider_class: Any, name: str, b
         await provider.aclose()
 
 
-@vendors
+@pytest.mark.parametrize(("provider_class", "name"), [(OpenAIProvider, "openai"), (MistralProvider, "mistral")])
 @pytest.mark.parametrize("raw", ["{", '{"a": NaN}', "[1]", "null", '"text"', "[" * 100_000], ids=range(6))
 async def test_arguments_that_are_no_object_are_none_and_kept_raw(provider_class: Any, name: str, raw: str) -> None:
-    if name == "anthropic":
-        pytest.skip("its arguments are objects, except in a stream")
     body = Wire(name).whole(Answer("", calls=(FunctionCall("f", {}),), finish="tool_calls"))
     body["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"] = raw
     with LoopbackVendor(name) as vendor:
@@ -130,6 +131,35 @@ async def test_an_error_within_a_stream_is_of_its_kind(
         with pytest.raises(expected):
             await streamed(provider)
         await provider.aclose()
+
+
+@vendors
+@pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streamed"])
+async def test_an_answer_without_end_is_a_bad_reply(
+    provider_class: Any, name: str, streaming: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "MOST_BYTES", 1_000_000)
+    content_type = "text/event-stream" if streaming else "application/json"
+    with LoopbackVendor(name) as vendor:
+        provider = provider_class("sk-the-key", base_url=vendor.url)
+        vendor.will(Raw(b": %s\n\n" % (b"x" * 50_000) * 200, content_type))
+        with pytest.raises(BadReply, match=f"^{name}.*more than 1000000 bytes"):
+            await (streamed(provider) if streaming else provider.complete(HELLO))
+        await provider.aclose()
+
+
+@vendors
+async def test_a_compressed_answer_is_not_asked_for_and_not_taken(provider_class: Any, name: str) -> None:
+    body = json.dumps(Wire(name).whole(Answer())).encode()
+    with LoopbackVendor(name) as vendor:
+        provider = provider_class("sk-the-key", base_url=vendor.url)
+        vendor.will(Raw(gzip.compress(body), headers={"Content-Encoding": "gzip"}))
+        with pytest.raises(BadReply, match="compressed") as caught:
+            await provider.complete(HELLO)
+        await provider.aclose()
+    assert vendor.seen[0].headers["accept-encoding"] == "identity"
+    shown = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
+    assert "sk-the-key" not in shown
 
 
 @vendors

@@ -15,7 +15,6 @@ from converge.extensions.llm import (
     KeyMissing,
     MistralProvider,
     OpenAIProvider,
-    Rejected,
     SDKMissing,
 )
 from converge.plugins import Secret
@@ -83,14 +82,20 @@ def test_a_provider_with_a_key_cannot_be_pickled(provider_class: Any, name: str,
 
 
 @vendors
-async def test_an_address_that_is_none_is_rejected_without_the_key(
-    provider_class: Any, name: str, variable: str
-) -> None:
-    provider = provider_class("sk-0123", base_url="ftp://127.0.0.1:9")
-    with pytest.raises(Rejected) as caught:
-        await provider.complete(HELLO)
-    assert "sk-0123" not in str(caught.value)
-    await provider.aclose()
+@pytest.mark.parametrize(
+    "url", ["ftp://127.0.0.1:9", "http://[bad", "http://127.0.0.1:99999999", "nowhere", "http://", "", "http://h:0"]
+)
+def test_an_address_that_is_none_is_refused(provider_class: Any, name: str, variable: str, url: str) -> None:
+    with pytest.raises(ValueError, match="base_url"):
+        provider_class("sk-0123", base_url=url)
+
+
+@vendors
+def test_an_address_with_a_password_is_refused_and_not_shown(provider_class: Any, name: str, variable: str) -> None:
+    for url in ("https://me:sk-0123@127.0.0.1:9", "ftp://me:sk-0123@127.0.0.1:9"):
+        with pytest.raises(ValueError, match="api_key") as caught:
+            provider_class(base_url=url)
+        assert "sk-0123" not in str(caught.value)
 
 
 @vendors
@@ -124,5 +129,16 @@ loaded = {"openai", "anthropic", "mistralai", "httpx2", "pydantic", "opentelemet
 assert not loaded, loaded
 llm.OpenAIProvider("sk-0123")
 assert "openai" in sys.modules and not {"anthropic", "mistralai"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+def test_the_contract_is_there_without_converge_llm() -> None:
+    script = """
+import sys
+sys.modules["converge.extensions.llm"] = None
+import converge.testing.llm
+from converge.testing.llm import LLMProviderContract
+assert not any(name.startswith("converge.extensions.llm.") for name in sys.modules)
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)

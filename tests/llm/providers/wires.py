@@ -22,6 +22,8 @@ class Wire:
         return _message(answer) if self.vendor == "anthropic" else _completion(answer, self.vendor)
 
     def events(self, answer: Answer) -> list[bytes]:
+        if self.vendor == "ollama":
+            return [json.dumps(line).encode() + b"\n" for line in _lines(answer)]
         if self.vendor == "anthropic":
             return [
                 f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in _message_events(answer)
@@ -158,3 +160,16 @@ def _message_events(answer: Answer) -> list[dict[str, Any]]:
         }
     )
     return [*events, {"type": "message_stop"}]
+
+
+def _lines(answer: Answer) -> list[dict[str, Any]]:
+    frame = {"model": "ollama-model-2026", "done": False}
+    lines: list[dict[str, Any]] = [
+        {**frame, "message": {"role": "assistant", "content": piece}} for piece in pieces(answer.text)
+    ]
+    calls = [{"function": {"name": call.name, "arguments": dict(call.arguments)}} for call in answer.calls]
+    if calls:
+        lines.append({**frame, "message": {"role": "assistant", "content": "", "tool_calls": calls}})
+    end = {"done": True, "done_reason": "length" if answer.finish == "length" else "stop"}
+    counts = {"prompt_eval_count": answer.input_tokens, "eval_count": answer.output_tokens}
+    return [*lines, {**frame, **end, **counts, "message": {"role": "assistant", "content": ""}}]

@@ -45,6 +45,8 @@ _OURS: Final = {
     ("agent", "llm"): "converge-llm",
     ("command", "hub"): "converge-websocket",
     ("hooks", "otel"): "converge-otel",
+    ("tool", "mcp"): "converge-mcp",
+    ("command", "mcp"): "converge-mcp",
 }
 """What to install for a plugin of our own. A hint never repeats what the user typed: that name may be anybody's."""
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Exceeded", "Limiter", "Limits", "take"]
 
-_lock = threading.Lock()  # of all meters: a decision takes from several limiters, and from all or none
+_lock = threading.Lock()
 
 
 def _check_turn(limits: object, attribute: Attribute[Any], value: object) -> None:
@@ -78,7 +78,12 @@ class Limiter:
         self, limits: Limits, owner: str, scope: str = "agent", *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.limits, self.owner, self.scope, self._clock = limits, owner, scope, clock
-        self._meters: dict[str, list[Meter]] = {name: limit.meters() for name, limit in limits.by_name().items()}
+        self._meters: dict[str, list[Meter]] = {name: [*limit.meters()] for name, limit in limits.by_name().items()}
+
+    @property
+    def lock(self) -> threading.Lock:
+        """That of all meters of this process: a decision takes from several limiters, and from all or none."""
+        return _lock
 
     def meters(self, names: Iterable[str]) -> list[tuple[str, Meter]]:
         """The meters of the limits that `names` names, as far as there are any."""

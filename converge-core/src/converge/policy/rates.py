@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import Attribute, field, frozen
 
 from converge.policy.errors import PolicyOptionError
 
-__all__ = ["BudgetMeter", "Limit", "Meter", "RateMeter"]
+if TYPE_CHECKING:
+    from converge.core.plain import Plain
+
+__all__ = ["BudgetMeter", "Limit", "Meter", "RateMeter", "StoredMeter"]
 
 _ROUNDING = 1e-9  # of a token: what adding up fractions may lose
 
@@ -57,9 +60,9 @@ class Limit:
                 "Limit", "total", "is not given, nor is a rate; give per_second, per_minute or total"
             )
 
-    def meters(self) -> list[Meter]:
+    def meters(self) -> list[StoredMeter]:
         """New meters for it, full."""
-        meters: list[Meter] = []
+        meters: list[StoredMeter] = []
         for rate, seconds, unit in ((self.per_second, 1, "second"), (self.per_minute, 60, "minute")):
             if rate is not None:
                 burst = max(1, math.floor(rate)) if self.burst is None else self.burst
@@ -79,6 +82,16 @@ class Meter(Protocol):
 
     def take(self, now: float) -> None:
         """Count one. Only after `wait` gave 0 for the same `now`."""
+
+
+class StoredMeter(Meter, Protocol):
+    """A meter whose count can be kept elsewhere."""
+
+    def state(self) -> list[Plain]:
+        """The count, as plain data."""
+
+    def restore(self, state: list[Plain]) -> None:
+        """Go on from what `state` gave."""
 
 
 class RateMeter:
@@ -101,6 +114,14 @@ class RateMeter:
         """Take a token."""
         self._tokens = max(0.0, self._tokens - 1)
 
+    def state(self) -> list[Plain]:
+        """The tokens, and when there were so many."""
+        return [self._tokens, self._at]
+
+    def restore(self, state: list[Plain]) -> None:
+        """Go on from there."""
+        self._tokens, self._at = (_number(value) for value in state)
+
 
 class BudgetMeter:
     """A total, in each window of `window_sec` seconds or for good. A clock that goes back begins no new window."""
@@ -121,3 +142,18 @@ class BudgetMeter:
         if now >= self._ends:
             self._used, self._ends = 0, now + self._window_sec
         self._used += 1
+
+    def state(self) -> list[Plain]:
+        """How much is used up, and when the window ends."""
+        return [self._used, self._ends]
+
+    def restore(self, state: list[Plain]) -> None:
+        """Go on from there."""
+        used, self._ends = (_number(value) for value in state)
+        self._used = int(used)
+
+
+def _number(value: Plain) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or math.isnan(value):
+        raise ValueError(f"the count of a limit is a number, not {value!r}; delete the record to begin anew")
+    return value

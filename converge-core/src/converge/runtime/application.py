@@ -40,11 +40,13 @@ from converge.runtime.loop import AgentRuntime
 from converge.runtime.observing import Observed
 from converge.runtime.parking import Parking
 from converge.runtime.together import alike, start_together, stop_together
+from converge.runtime.tools.sources import ToolSources
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from converge.plugins.lifecycle import Lifecycle
+    from converge.policy.limits import Limiter
     from converge.runtime.config import AgentConfig, Config
 
 __all__ = ["Application", "OnProgress", "Watch", "check", "open_store", "reporting"]
@@ -116,6 +118,7 @@ class _Shared(NamedTuple):
     discovery: DiscoveryService
     approvals: Approvals
     metrics: MetricsCollector
+    pool_limiters: dict[str, Limiter]
 
 
 Watch = Callable[[Observed], AbstractAsyncContextManager[object]]
@@ -131,7 +134,7 @@ class Application:
         self._inboxes: list[Inbox] = []
         self._mine = members(config, process)
         self._listeners: Lifecycle | None = None
-        self._pool_limiters = pool_limiters(config.pools)
+        self._tool_sources = ToolSources()
 
     async def run(self, on_progress: OnProgress | None = None, stop: asyncio.Event | None = None) -> bool:
         """Run until the agents named by `until` have ended (True) or `stop` is set (False).
@@ -148,11 +151,20 @@ class Application:
                 trust = TaskTrust(store, pools=pools)
                 stack.callback(trust.close)
                 stack.callback(tasks.add_listener(trust))
-            shared = _Shared(store, tasks, pools, DiscoveryService(store), Approvals(store), MetricsCollector())
+            shared = _Shared(
+                store,
+                tasks,
+                pools,
+                DiscoveryService(store),
+                Approvals(store),
+                MetricsCollector(),
+                pool_limiters(self._config.pools, store),
+            )
             self._listeners = _lifecycle(self._plugins, self._config, shared.metrics)
             runtimes = {
                 member.name: self._runtime(member, shared, first=member is self._mine[0]) for member in self._mine
             }
+            stack.push_async_callback(self._tool_sources.close)
             stack.push_async_callback(_stop_all, runtimes)
             await self._be_watched(stack, runtimes, shared)
             stop = asyncio.Event() if stop is None else stop
@@ -193,6 +205,7 @@ class Application:
                 await asyncio.gather(_stop_all(runtimes), asyncio.wait({starting}))
 
     async def _start(self, runtimes: dict[str, AgentRuntime], pools: PoolManager) -> None:
+        await self._tool_sources.open()
         for group in alike(self._mine):
             for member in group:
                 self._join(pools, member)
@@ -239,7 +252,7 @@ class Application:
             shared.metrics,
             inbox=inbox,
             discovery_service=shared.discovery,
-            tool_registry=tools_of(self._plugins, member.config, agent.id),
+            tool_registry=tools_of(self._plugins, member.config, agent.id, self._tool_sources),
             executor_factory=executor_factory(self._plugins, self._config, member.config),
             executor_kwargs={
                 "custom_handlers": handlers_of(
@@ -256,7 +269,7 @@ class Application:
                 "bidding_protocols": StoredAuctions(store),
                 "negotiation_protocol": NegotiationProtocol(store),
                 "delegation_protocol": DelegationProtocol(store),
-                "limits": limits_of(member, self._config, self._pool_limiters),
+                "limits": limits_of(member, self._config, shared.pool_limiters),
             },
             claim_ttl_interval_sec=self._config.run.release_interval_sec if first else None,
             lifecycle=self._listeners,

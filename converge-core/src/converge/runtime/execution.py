@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 from converge.core.decisions import Decision
 from converge.core.errors import ToolNotImportable
-from converge.core.tools import ToolRegistry
+from converge.core.tool_source import ToolSource
+from converge.core.tools import Tool, ToolRegistry
 from converge.plugins.building import takes
 from converge.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from converge.core.tools import Tool
     from converge.plugins import PluginManager
     from converge.runtime.config import AgentConfig, Config
     from converge.runtime.executor import Executor, Handler
+    from converge.runtime.tools.sources import ToolSources
 
 __all__ = ["check_execution", "executor_factory", "handlers_of", "tools_of"]
 
@@ -43,14 +44,18 @@ def check_execution(plugins: PluginManager, config: Config) -> None:
         plugins.check_options("handlers", handlers, where=config.place(f"[run] handlers {index}"))
 
 
-def tools_of(plugins: PluginManager, agent: AgentConfig, agent_id: str) -> ToolRegistry:
-    """The tools that an entry names, made for one of its agents."""
+def tools_of(plugins: PluginManager, agent: AgentConfig, agent_id: str, sources: ToolSources) -> ToolRegistry:
+    """The tools that an entry names, made for one of its agents; those of a source when `sources` is opened."""
     registry = ToolRegistry()
     for index, table in enumerate(agent.tools):
         where = f"{agent.place} tools {index}"
         made = plugins.build("tool", table, where=where, agent_id=agent_id)
+        if isinstance(made, ToolSource) and not isinstance(made, Tool):
+            own = takes(plugins.check_options("tool", table, where=where), "agent_id")
+            sources.add(made, table, registry, where, agent_id if own else None)
+            continue
         try:
-            registry.register(cast("Tool", made))
+            registry.register(cast("Tool", made))  # it looks for itself
         except (TypeError, ValueError) as error:
             raise ConfigError(where, str(error)) from None
     return registry
@@ -72,7 +77,7 @@ def executor_factory(plugins: PluginManager, config: Config, agent: AgentConfig)
     table, where = _executor_of(config, agent)
 
     def make(agent_id: str, network: object, task_manager: object, pool_manager: object, **context: Any) -> Executor:
-        needed = [name for name in _NEEDED if context.get(name)]
+        needed = [name for name in _NEEDED if context.get(name) or (name == "tool_registry" and agent.tools)]
         _check_takes(plugins.check_options("executor", table, where=where), needed, where)
         context |= {"network": network, "task_manager": task_manager, "pool_manager": pool_manager}
         try:

@@ -198,7 +198,8 @@ class StandardExecutor:
         """Carry out `decisions` in order; one outcome for each. Raises only when it is cancelled."""
         outcomes: list[Outcome] = []
         if self._rates is not None:
-            self._rates.begin_turn()
+            decisions = [*decisions]
+            await self._reserve(self._rates, decisions)
         for (waits, on_store, sends), group in groupby(decisions, key=self._carried_out_with):
             if waits:
                 outcomes += await self._hold([*group])
@@ -212,6 +213,14 @@ class StandardExecutor:
         for outcome in outcomes:
             self._note(outcome)
         return outcomes
+
+    async def _reserve(self, limits: DecisionLimits, decisions: Sequence[Decision]) -> None:
+        """Begin a turn, with what it needs of limits that several processes share."""
+        limits.begin_turn()
+        if self._store_thread is not None and limits.blocking:
+            await self._store_thread.run(limits.reserve, decisions)
+        elif limits.shared:
+            limits.reserve(decisions)
 
     def _carried_out_with(self, decision: Decision) -> tuple[bool, bool, bool]:
         route = self._route(decision)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from converge.core.decisions import ClaimTask, Decision, InvokeTool, SendMessage, SubmitTask
 from converge.policy.limits import Exceeded, Limiter, Limits, take
+from converge.policy.shared_limits import SharedLimiter
 from converge.runtime.calls import described
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from converge.core.store import Store
     from converge.observability.metrics import MetricsCollector
     from converge.runtime.config import Config, PoolConfig
     from converge.runtime.keys import Member
@@ -37,11 +40,34 @@ class DecisionLimits:
         self._turn = min(
             ((most, each) for most, each in turns if most is not None), key=lambda one: one[0], default=None
         )
+        self._shared = tuple(each for each in self._limiters if isinstance(each, SharedLimiter))
         self._in_turn = 0
+        self._failed: Exception | None = None
+
+    @property
+    def shared(self) -> bool:
+        """Whether `reserve` has anything to do."""
+        return bool(self._shared)
+
+    @property
+    def blocking(self) -> bool:
+        """Whether `reserve` may wait for a disk or a network."""
+        return any(each.blocking for each in self._shared)
 
     def begin_turn(self) -> None:
         """What comes now is of another call of `decide`."""
         self._in_turn = 0
+
+    def reserve(self, decisions: Iterable[object]) -> None:
+        """Take what `decisions` need from limits that several processes share; when that fails, all are refused."""
+        counts = Counter(name for one in decisions if isinstance(one, Decision) for name in _names(one))
+        self._failed = None
+        try:
+            for limiter in self._shared:
+                limiter.reserve(counts)
+        except Exception as error:  # noqa: BLE001  # a store that is away; it denies
+            _log.warning("the limits that processes share cannot be asked: %s", described(error))
+            self._failed = error
 
     def refusal(self, decision: Decision, metrics: MetricsCollector | None = None) -> str | None:
         """Count `decision`; why it is refused, if it is, and then it is counted in `metrics` only."""
@@ -59,20 +85,26 @@ class DecisionLimits:
         return text
 
     def _take(self, decision: Decision) -> Exceeded | None:
+        if self._failed is not None:
+            raise self._failed
         if self._turn is not None and self._in_turn >= self._turn[0]:
             most, limiter = self._turn
             return Exceeded("decisions_per_turn", limiter.scope, limiter.owner, f"{most} of each call of decide", 0.0)
-        names = ["decisions", *(name for kind, name in _NAMES if isinstance(decision, kind))]
-        if isinstance(decision, InvokeTool):
-            names.append(f"tools.{decision.tool_name}")
-        exceeded = take(self._limiters, names)
+        exceeded = take(self._limiters, _names(decision))
         self._in_turn += exceeded is None
         return exceeded
 
 
-def pool_limiters(pools: Iterable[PoolConfig]) -> dict[str, Limiter]:
-    """The limiters that the members of each pool share in this process, for the pools that have limits."""
-    return {pool.id: Limiter(pool.limits, f"pool {pool.id}", "pool") for pool in pools if pool.limits is not None}
+def pool_limiters(pools: Iterable[PoolConfig], store: Store) -> dict[str, Limiter]:
+    """The limiters that the members of each pool share, in every process on `store`, for the pools that have limits."""
+    limited = {pool.id: pool.limits for pool in pools if pool.limits is not None}
+    return {pool_id: SharedLimiter(limits, f"pool {pool_id}", store) for pool_id, limits in limited.items()}
+
+
+def _names(decision: Decision) -> list[str]:
+    """The limits that a decision counts for."""
+    names = ["decisions", *(name for kind, name in _NAMES if isinstance(decision, kind))]
+    return [*names, f"tools.{decision.tool_name}"] if isinstance(decision, InvokeTool) else names
 
 
 def limits_of(member: Member, config: Config, pools: Mapping[str, Limiter]) -> DecisionLimits | None:

@@ -34,7 +34,7 @@ def question() -> Sequence[ChatMessage]:
     return [ChatMessage("system", "Be brief."), ChatMessage("user", "What is the capital of France?")]
 
 
-def tools() -> Sequence[ToolSpec]:
+def _tools() -> Sequence[ToolSpec]:
     """One function that the model can call."""
     from converge.extensions.llm.chat import ToolSpec
 
@@ -126,7 +126,7 @@ class AskingContract(ProviderFixtures):
     ) -> None:
         provider = self.completing(subject)
         self.told(vendor, Answer("I look.", calls=(_LOOK_UP,), finish="tool_calls"))
-        reply = self.run(provider, lambda it: whole(it, streamed=streamed, tools=tools()))
+        reply = self.run(provider, lambda it: whole(it, streamed=streamed, tools=_tools()))
         assert reply.finish == "tool_calls"
         assert reply.text == "I look."
         assert [(call.name, call.arguments) for call in reply.tool_calls] == [("look_up", _LOOK_UP.arguments)]
@@ -139,7 +139,7 @@ class AskingContract(ProviderFixtures):
         provider = self.completing(subject)
         calls = tuple(FunctionCall("look_up", {"city": city}) for city in ("Lyon", "Nice", "Brest"))
         self.told(vendor, Answer("", calls=calls, finish="tool_calls"))
-        reply = self.run(provider, lambda it: whole(it, streamed=streamed, tools=tools()))
+        reply = self.run(provider, lambda it: whole(it, streamed=streamed, tools=_tools()))
         assert [call.arguments for call in reply.tool_calls] == [call.arguments for call in calls]
         assert len({call.id for call in reply.tool_calls}) == len(calls)
 
@@ -150,10 +150,10 @@ class AskingContract(ProviderFixtures):
         self.told(vendor, Answer("", calls=(_LOOK_UP, _LOOK_UP), finish="tool_calls"), Answer("Done."))
 
         async def both(it: Subject) -> Reply:
-            first = await whole(it, streamed=False, tools=tools())
+            first = await whole(it, streamed=False, tools=_tools())
             results = [ChatMessage("tool", "found", tool_call_id=call.id) for call in first.tool_calls]
             messages = [*question(), ChatMessage("assistant", first.text, first.tool_calls), *results]
-            return await whole(it, streamed=False, messages=messages, tools=tools())
+            return await whole(it, streamed=False, messages=messages, tools=_tools())
 
         assert self.run(provider, both).text == "Done."
 
@@ -166,7 +166,7 @@ class AskingContract(ProviderFixtures):
         asked = ChatMessage("assistant", "", (call,))
         messages = [*question(), asked, ChatMessage("tool", "", tool_call_id=call.id)]
         assert (
-            self.run(provider, lambda it: whole(it, streamed=False, messages=messages, tools=tools())).text == "Done."
+            self.run(provider, lambda it: whole(it, streamed=False, messages=messages, tools=_tools())).text == "Done."
         )
 
     @pytest.mark.parametrize("finish", ["length", "refused"])
@@ -175,6 +175,8 @@ class AskingContract(ProviderFixtures):
         self, subject: Subject, vendor: Vendor | None, streamed: bool, finish: Literal["length", "refused"]
     ) -> None:
         provider = self.completing(subject)
+        if finish not in self.finishes:
+            pytest.skip(f"the test class declares no {finish!r} among its `finishes`")
         self.told(vendor, Answer("Par", finish=finish))
         reply = self.run(provider, lambda it: whole(it, streamed=streamed, max_output_tokens=1, temperature=0.0))
         assert (reply.text, reply.finish) == ("Par", finish)

@@ -73,6 +73,9 @@ class ProviderFixtures:
     at_once: ClassVar[int] = 4
     """So many calls are made at the same time."""
 
+    finishes: ClassVar[frozenset[str]] = frozenset({"length", "refused"})
+    """Which ends of a reply, besides stop and tool_calls, the vendor tells apart."""
+
     @pytest.fixture
     def subject(self) -> Subject:
         """The provider."""

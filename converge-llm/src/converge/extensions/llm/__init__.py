@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from converge.extensions.llm.agent import LLMAgent
     from converge.extensions.llm.anthropic_provider import AnthropicProvider
+    from converge.extensions.llm.blocking_chat import BlockingChat
     from converge.extensions.llm.budget import Budget
     from converge.extensions.llm.chat import (
         ChatMessage,
@@ -39,10 +40,12 @@ if TYPE_CHECKING:
     from converge.extensions.llm.recording import RecordingProvider
     from converge.extensions.llm.retries import RetryingProvider, retrying
     from converge.extensions.llm.scripted import ScriptedProvider
+    from converge.extensions.llm.translating import provider_error
 
 __all__ = [
     "AnthropicProvider",
     "BadReply",
+    "BlockingChat",
     "Budget",
     "ChatMessage",
     "ChatProvider",
@@ -70,12 +73,14 @@ __all__ = [
     "ToolSpec",
     "Usage",
     "as_chat_provider",
+    "provider_error",
     "retrying",
 ]
 
 _HOMES = {
     "AnthropicProvider": "anthropic_provider",
     "BadReply": "errors",
+    "BlockingChat": "blocking_chat",
     "Budget": "budget",
     "ChatMessage": "chat",
     "ChatProvider": "chat",
@@ -103,6 +108,7 @@ _HOMES = {
     "ToolSpec": "chat",
     "Usage": "chat",
     "as_chat_provider": "chat",
+    "provider_error": "translating",
     "retrying": "retries",
 }
 """The module of each name: what is not asked for is not imported, the vendors' SDKs least of all."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from attrs import field, frozen, validators
 
 from converge.extensions.llm.anthropic_messages import MessageStream, message_reply, request_messages, request_tools
+from converge.extensions.llm.connections import connection_options
 from converge.extensions.llm.vendor import VendorProvider
 from converge.plugins import Secret
 
@@ -59,11 +60,13 @@ class AnthropicProvider(VendorProvider):
         )
 
     def _connect(self, key: str) -> AsyncAnthropic:
+        connections = self._library.DefaultAsyncHttpxClient(**connection_options())
         client: AsyncAnthropic = self._library.AsyncAnthropic(
             api_key=key,
             base_url=self.base_url,
             max_retries=0,
             timeout=self.timeout_sec,
+            http_client=connections,
             open_telemetry=False,  # the spans are ours
         )
         return client

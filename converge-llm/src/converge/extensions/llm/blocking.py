@@ -17,6 +17,7 @@ _Result = TypeVar("_Result")
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _END = object()
+_closing: set[asyncio.Task[None]] = set()
 
 
 def blocking_loop(*, start: bool = True) -> asyncio.AbstractEventLoop | None:
@@ -33,6 +34,9 @@ def wait_for(work: Coroutine[object, object, _Result]) -> _Result:
     """The result of `work`, which is cancelled when the wait is interrupted. Blocks the calling thread."""
     loop = blocking_loop()
     assert loop is not None
+    if _is_running(loop):
+        work.close()
+        raise RuntimeError("a blocking call within an asynchronous one of the same loop would wait for ever; await it")
     future = asyncio.run_coroutine_threadsafe(work, loop)
     try:
         return future.result()
@@ -50,7 +54,23 @@ def iterate(pieces: AsyncGenerator[_Result, None]) -> Iterator[_Result]:
                 return
             yield piece  # type: ignore[misc]  # all but the mark of the end are results
     finally:
-        wait_for(pieces.aclose())
+        loop = blocking_loop()
+        if loop is not None and _is_running(loop):  # garbage is collected in any thread, and so is a stream left early
+            _closing.add(task := loop.create_task(_close(pieces)))
+            task.add_done_callback(_closing.discard)
+        else:
+            wait_for(_close(pieces))
+
+
+def _is_running(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
+
+
+async def _close(pieces: AsyncGenerator[object, None]) -> None:
+    await pieces.aclose()
 
 
 async def _next(pieces: AsyncGenerator[_Result, None]) -> _Result | object:

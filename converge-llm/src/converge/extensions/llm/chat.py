@@ -47,7 +47,7 @@ class ToolCall:
 
 @frozen
 class Usage:
-    """What a call took."""
+    """The tokens that a call took, as the vendor counts them; zeros where it does not say. Input includes its cache."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -55,7 +55,11 @@ class Usage:
 
 @frozen
 class Reply:
-    """What a model answered. `finish`: stop, length, tool_calls or refused."""
+    """What a model answered.
+
+    `model` is the one that answered, which may be more exact than what was asked for. `finish` is "stop", "length" (cut
+    off by a limit), "tool_calls" or "refused".
+    """
 
     text: str
     tool_calls: tuple[ToolCall, ...] = ()
@@ -66,7 +70,11 @@ class Reply:
 
 @frozen
 class ChatMessage:
-    """One message of a conversation."""
+    """One message of a conversation.
+
+    `tool_calls` are those of an assistant's message; a message of the role "tool" is the result of the call
+    `tool_call_id`. Several system messages become one where a vendor takes one only.
+    """
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str
@@ -76,15 +84,24 @@ class ChatMessage:
 
 @runtime_checkable
 class LLMProvider(Protocol):
-    """What a provider of your own needs."""
+    """What a provider of your own needs.
+
+    An agent calls `chat` in a thread of its own, with a time limit: it may block, also in several threads.
+    What it raises is a failed call to the agent; the classes of `converge.extensions.llm.errors` say what can be done.
+    `chat_stream(messages, **kwargs)`, which gives an iterator of pieces of text, is optional.
+    """
 
     def chat(self, messages: list[dict[str, Any]], **kwargs: Any) -> str:
-        """The reply to `messages`."""
+        """The text of the reply to `messages`, dicts with "role" and "content", which are left as they were."""
         ...
 
 
 class ChatProvider(Protocol):
-    """What the providers of Converge have besides."""
+    """What the providers of Converge have besides: each vendor's own function calling, without blocking.
+
+    Both methods raise `ProviderError` of the class that says what to do, end by a time limit of their own, end at once
+    when they are cancelled, and may be used on several event loops. One that has connections has `aclose()` too.
+    """
 
     model: str
 
@@ -96,7 +113,7 @@ class ChatProvider(Protocol):
         max_output_tokens: int | None = None,
         temperature: float | None = None,
     ) -> Reply:
-        """The reply to `messages`."""
+        """The reply to `messages`; of `tools`, the model may call any."""
         ...
 
     def stream(
@@ -107,7 +124,7 @@ class ChatProvider(Protocol):
         max_output_tokens: int | None = None,
         temperature: float | None = None,
     ) -> AsyncIterator[str | Reply]:
-        """The reply in pieces, and then as a whole."""
+        """The text of the reply in pieces that are not empty, and then the whole `Reply`; never without it."""
         ...
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from attrs import field, frozen, validators
 
 from converge.extensions.llm.completions import CompletionStream, completion_reply, request_messages, request_tools
+from converge.extensions.llm.connections import connection_options, tls_context
 from converge.extensions.llm.vendor import VendorProvider
 from converge.plugins import Secret
 
@@ -44,6 +45,7 @@ class MistralProvider(VendorProvider):
     converge_options = MistralOptions
     _sdk: ClassVar[str] = "mistralai.client"
     _variable: ClassVar[str] = "MISTRAL_API_KEY"
+    _also: ClassVar[tuple[str, ...]] = ("mistralai.client.chat",)
 
     def __init__(
         self,
@@ -64,8 +66,8 @@ class MistralProvider(VendorProvider):
         client: Mistral = self._library.Mistral(
             api_key=key,
             server_url=self.base_url,
-            client=connections.Client(),
-            async_client=connections.AsyncClient(follow_redirects=True),
+            client=connections.Client(verify=tls_context()),
+            async_client=connections.AsyncClient(**connection_options(), follow_redirects=True),
             retry_config=None,
             timeout_ms=math.ceil(self.timeout_sec * 1000),
         )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from attrs import field, frozen, validators
 
 from converge.extensions.llm.completions import CompletionStream, completion_reply, request_messages, request_tools
+from converge.extensions.llm.connections import connection_options
 from converge.extensions.llm.vendor import VendorProvider
 from converge.plugins import Secret
 
@@ -43,6 +44,7 @@ class OpenAIProvider(VendorProvider):
     converge_options = OpenAIOptions
     _sdk: ClassVar[str] = "openai"
     _variable: ClassVar[str] = "OPENAI_API_KEY"
+    _also: ClassVar[tuple[str, ...]] = ("openai.resources.chat.completions.completions", "openai.pagination")
 
     def __init__(
         self,
@@ -61,8 +63,9 @@ class OpenAIProvider(VendorProvider):
         return None if self.base_url is None else "none"
 
     def _connect(self, key: str) -> AsyncOpenAI:
+        connections = self._library.DefaultAsyncHttpxClient(**connection_options())
         client: AsyncOpenAI = self._library.AsyncOpenAI(
-            api_key=key, base_url=self.base_url, max_retries=0, timeout=self.timeout_sec
+            api_key=key, base_url=self.base_url, max_retries=0, timeout=self.timeout_sec, http_client=connections
         )
         return client
 

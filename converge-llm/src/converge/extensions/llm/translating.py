@@ -42,8 +42,9 @@ def provider_error(error: Exception, *, asked: str, key: str | None, begun: bool
 
     The classes are recognised by name, so that no vendor's library is needed. `begun`: a part of the reply had come.
     """
-    if isinstance(error, ProviderError):
-        return error
+    for known in (error, error.__cause__):  # ours may have been raised below a library that wraps what it meets
+        if isinstance(known, ProviderError):
+            return _bare(known, asked)
     names = _names(error)
     if names & _TIMEOUTS:
         return ProviderTimeout(f"{asked}: no answer in time; try again, or raise timeout_sec")
@@ -54,6 +55,14 @@ def provider_error(error: Exception, *, asked: str, key: str | None, begun: bool
     if status is not None and status >= 300:
         return _by_status(status, error, f"{asked}: HTTP {status}: {said}")
     return _without_status(error, names, asked, said, begun=begun)
+
+
+def _bare(error: ProviderError, asked: str) -> ProviderError:
+    """`error` without the frames and causes that hold the request."""
+    if asked not in str(error):
+        error.args = (f"{asked}: {error}",)
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def scrubbed(text: str, key: str | None) -> str:
@@ -133,7 +142,7 @@ def _kinds(error: Exception) -> set[str]:
 
 
 def _status(error: Exception) -> int | None:
-    status = getattr(error, "status_code", None)
+    status = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status_code", None)
     return status if isinstance(status, int) else None
 
 

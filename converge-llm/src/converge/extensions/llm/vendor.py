@@ -10,6 +10,7 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from attrs import frozen
@@ -17,6 +18,7 @@ from attrs import frozen
 from converge.extensions.llm.blocking import blocking_loop, wait_for
 from converge.extensions.llm.blocking_chat import BlockingChat
 from converge.extensions.llm.chat import ChatMessage, Reply, ToolSpec
+from converge.extensions.llm.connections import check_url, tls_context
 from converge.extensions.llm.errors import BadReply, KeyMissing, SDKMissing
 from converge.extensions.llm.spans import ChatSpan
 from converge.extensions.llm.translating import provider_error
@@ -52,10 +54,12 @@ class VendorProvider(BlockingChat, ABC):
     """
 
     vendor: ClassVar[str]
-    """The value of `gen_ai.provider.name`, and the name of the extra."""
+    """The value of `gen_ai.provider.name`."""
 
     _sdk: ClassVar[str]
     _variable: ClassVar[str]
+    _also: ClassVar[tuple[str, ...]] = ()
+    """Modules that the library would import at the first call, on the event loop."""
 
     def __init__(
         self,
@@ -72,12 +76,18 @@ class VendorProvider(BlockingChat, ABC):
             raise ValueError(f"timeout_sec is a number of seconds above 0, not {timeout_sec!r}")
         if max_output_tokens is not None and max_output_tokens < 1:
             raise ValueError(f"max_output_tokens is a number above 0, or None; not {max_output_tokens!r}")
+        if base_url is not None:
+            check_url(base_url)
         self.model, self.base_url = model, base_url
         self.timeout_sec, self.max_output_tokens = timeout_sec, max_output_tokens
         self._given_key = Secret(api_key) if isinstance(api_key, str) else api_key
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
         self._library = self._import()
+        for name in self._also:
+            with suppress(ImportError):  # a later version may have moved it, and imports it when it needs it
+                importlib.import_module(name)
+        tls_context()  # made now, not at the first call on an event loop
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(model={self.model!r}, base_url={self.base_url!r})"
@@ -208,8 +218,16 @@ class VendorProvider(BlockingChat, ABC):
         with self._lock:
             client = self._clients.get(loop)
             if client is None:
-                client = self._clients[loop] = self._connect(self._key())
+                client = self._clients[loop] = self._connected()
             return client
+
+    def _connected(self) -> Any:  # noqa: ANN401  # as above
+        key = self._key()
+        try:
+            return self._connect(key)
+        except Exception as error:  # noqa: BLE001  # as in _guarded
+            problem = provider_error(error, asked=self._asked, key=key)
+        raise problem
 
     async def _close_here(self) -> None:
         with self._lock:

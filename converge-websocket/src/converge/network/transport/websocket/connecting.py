@@ -86,7 +86,7 @@ async def connect(address: HubAddress, identity: Identity, timeout: float) -> tu
         async with asyncio.timeout(timeout):
             return await _connect(address, identity)
     except TimeoutError:
-        raise HubUnreachable(address.uri, f"no answer within {timeout:g} s") from None
+        raise HubUnreachable(address.uri, f"no answer within {timeout:.3g} s") from None
     except ssl.SSLCertVerificationError as error:
         text = f"its certificate cannot be verified ({error.verify_message}); give the ca it comes from, or the hub_id"
         raise HubRefused(address.uri, text) from error

@@ -1,0 +1,45 @@
+"""Runs of pydantic-ai with one tool call, on a model that answers at once; prints microseconds a run.
+
+A run is: a user's text → the model calls `multiply` → its result goes back → the model answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+
+from pydantic_ai import Agent
+from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart
+from pydantic_ai.models.function import AgentInfo, FunctionModel
+
+RUNS = int(sys.argv[1])
+
+
+def model(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+    last = messages[-1].parts[-1]
+    if last.part_kind == "tool-return":
+        return ModelResponse(parts=[TextPart(f"It is {last.content}.")])
+    return ModelResponse(parts=[ToolCallPart("multiply", {"a": 6, "b": 7})])
+
+
+agent = Agent(FunctionModel(model), system_prompt="You are good with numbers.")
+
+
+@agent.tool_plain
+async def multiply(a: int, b: int) -> int:
+    """Multiply two numbers."""
+    return a * b
+
+
+async def main() -> float:
+    for _ in range(20):
+        done = await agent.run("What is 6 times 7?")
+        assert done.output == "It is 42.", done.output
+    begin = time.perf_counter()
+    for _ in range(RUNS):
+        await agent.run("What is 6 times 7?")
+    return (time.perf_counter() - begin) / RUNS * 1e6
+
+
+print(asyncio.run(main()))
