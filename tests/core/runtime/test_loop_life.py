@@ -467,3 +467,30 @@ async def test_a_store_that_fails_in_the_background_is_counted_and_tried_again(w
     assert runtime.is_healthy()
     assert world.counted("converge_checkpoint_failures_total") == 2
     assert abs(float(str(store.get(f"checkpoint:{agent.id}"))) - time.time()) < 60
+
+
+async def test_a_second_stop_does_not_end_what_undoes_a_start(world: World) -> None:
+    begun, gone = asyncio.Event(), list[str]()
+
+    class Starter(Scripted):
+        async def on_start(self) -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+    class Carrier(LocalTransport):
+        async def stop(self) -> None:
+            await asyncio.sleep(0.02)
+            await super().stop()
+            gone.append(self.agent_id)
+
+    agent = Starter()
+    runtime = AgentRuntime(agent, Carrier(agent.id, world.registry))
+    starting = asyncio.create_task(runtime.start())
+    await begun.wait()
+    stops = [asyncio.create_task(runtime.stop())]
+    await asyncio.sleep(0.005)
+    stops.append(asyncio.create_task(runtime.stop()))
+    await asyncio.gather(*stops)
+    with pytest.raises(RuntimeError, match="was stopped before it had started"):
+        await starting
+    assert gone == [agent.id]
