@@ -335,7 +335,9 @@ def test_an_encrypted_payload_opens_with_the_key_in_its_message() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("sender", BOB.fingerprint), ("recipient", "carol"), ("recipient", None), ("task_id", "t2")]
+    ("name", "value"),
+    [("sender", BOB.fingerprint), ("recipient", "carol"), ("recipient", None), ("task_id", "t2")],
+    ids=["sender", "recipient", "no recipient", "task"],
 )
 def test_a_ciphertext_does_not_open_in_another_message(name: str, value: str | None) -> None:
     sealed = full(sender=ALICE.fingerprint).encrypt_payload(KEY)

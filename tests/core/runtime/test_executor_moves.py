@@ -190,7 +190,7 @@ async def test_a_move_that_is_not_allowed_is_refused_and_the_rest_is_done(decisi
         Delegate(None, ["x"]),  # type: ignore[arg-type]  # wrong on purpose
         RevokeDelegation(5),  # type: ignore[arg-type]  # wrong on purpose
     ],
-    ids=repr,
+    ids=lambda decision: type(decision).__name__,
 )
 async def test_a_move_of_a_wrong_type_fails_alone(decision: Decision) -> None:
     talks = NegotiationProtocol()
