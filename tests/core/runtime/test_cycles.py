@@ -38,7 +38,7 @@ def setup(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
 @pytest.mark.parametrize("anew", [False, True], ids=["same runtimes", "new runtimes"])
 async def test_cycles_under_traffic_leave_nothing_and_handle_nothing_twice(setup: Setup, anew: bool) -> None:
-    await cycles(setup, 5, anew=anew)
+    await cycles(setup, 4, anew=anew)
 
 
 @pytest.mark.soak
