@@ -35,14 +35,6 @@ class ApprovalState(Enum):
     DENIED = "denied"
     EXPIRED = "expired"
 
-    @property
-    def is_final(self) -> bool:
-        """Whether nothing more will become of it."""
-        return self in _FINAL
-
-
-_FINAL = frozenset({ApprovalState.DONE, ApprovalState.DENIED, ApprovalState.EXPIRED})
-
 
 @frozen(kw_only=True)
 class ApprovalRecord:
