@@ -41,8 +41,8 @@ async def main(path: str, pem: str) -> None:
     agent = Picky(Identity.load(pem))
     with SQLiteStore(path) as store:
         runtime = AgentRuntime(agent, StoreTransport(agent.id, store), parking=Parking(agent.id, store))
+        say("ready")
         async with runtime:
-            say("ready")
             await runtime.wait_stopped()
 
 

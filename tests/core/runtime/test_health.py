@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from converge.coordination.task_manager import TaskManager
 from converge.core.agent import AgentState
 from converge.core.decisions import Decision
 from converge.core.message import Message
-from converge.network.transport.local import LocalTransport
+from converge.core.task import Task
+from converge.network.transport.local import LocalTransport, LocalTransportRegistry
 from converge.runtime.errors import CallFailed
 from converge.runtime.inbox import Inbox
+from converge.runtime.loop import AgentRuntime
 from converge.runtime.scheduler import Scheduler
 from converge.runtime.upkeep import FailureStreak
 from tests.core.runtime.conftest import PATIENCE_SEC, Scripted, until
 
 if TYPE_CHECKING:
-    from converge.core.task import Task
-    from converge.runtime.loop import AgentRuntime
     from tests.core.runtime.conftest import World
 
 
@@ -54,8 +55,11 @@ class Dying(Scheduler):
 class Hanging(Scripted):
     """Takes its time to stop."""
 
+    is_gone = False
+
     async def on_stop(self) -> None:
         await asyncio.sleep(0.2)
+        self.is_gone = True
 
 
 @pytest.mark.parametrize(
@@ -67,15 +71,39 @@ async def test_a_loop_that_dies_shows_at_once_and_is_an_error_for_who_waits(worl
     await agent.called(1)
     assert runtime.is_healthy()
     if isinstance(error, asyncio.CancelledError):
-        task_of("AgentRuntime._serve").cancel()
+        task_of("Keeper._keep").cancel()  # as the end of the event loop does
     else:
         scheduler.error = error
         scheduler.notify()
     await until(lambda: not runtime.is_healthy())
-    assert not runtime._main.done(), "on_stop is still under way"  # type: ignore[union-attr]  # it has one
+    assert not agent.is_gone, "on_stop is still under way"
     failure = await told(runtime)
     assert isinstance(failure, ValueError | CallFailed)
     assert agent.state is AgentState.OFFLINE
+    assert agent.is_gone
+
+
+@pytest.mark.parametrize("deciding", [False, True])
+def test_what_still_runs_when_the_event_loop_ends_is_closed_before(deciding: bool) -> None:
+    tasks, registry, agents = TaskManager(), LocalTransportRegistry(), [Hanging() for _ in range(3)]
+    task_ids = [tasks.submit(Task()) for _ in agents]
+
+    async def decide(messages: list[Message], tasks: list[Task]) -> list[Decision]:
+        if deciding:
+            await asyncio.Event().wait()
+        return []
+
+    async def leave() -> None:
+        for agent, task_id in zip(agents, task_ids, strict=True):
+            agent.answers = [decide]
+            await AgentRuntime(agent, LocalTransport(agent.id, registry), task_manager=tasks).start()
+            assert tasks.claim(agent.id, task_id)
+            await agent.called(1)
+
+    asyncio.run(leave())
+    assert [(agent.is_gone, agent.state) for agent in agents] == [(True, AgentState.OFFLINE)] * 3
+    assert {task.id for task in tasks.list_pending_tasks()} == {*task_ids}, "the claims are given back"
+    assert [registry.mailbox(agent.id) for agent in agents] == [None] * 3
 
 
 class Listened(LocalTransport):
@@ -89,7 +117,7 @@ async def test_a_loop_or_a_listener_that_is_cancelled_from_outside_goes_on(world
     agent, peer = Scripted(), await world.peer()
     runtime = await world.started(agent, Listened(agent.id, world.registry))
     await agent.called(1)
-    for part in ("AgentRuntime._loop", "Upkeep.forever"):
+    for part in ("AgentRuntime._work", "Upkeep.forever"):
         task_of(part).cancel()
         await asyncio.sleep(0)
     await peer.tell(agent.id, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -47,14 +48,18 @@ async def test_an_agent_asks_another_from_its_decide_and_is_not_shown_the_answer
     assert client.payloads == [[]]
 
 
-async def test_an_agent_asks_while_it_starts_and_stops_and_misses_nothing_that_comes_meanwhile(world: World) -> None:
-    server, peer = Answering(), await world.peer()
+@pytest.mark.parametrize("size", [2, 1024])
+async def test_an_agent_asks_while_it_starts_and_stops_and_misses_nothing_that_comes_meanwhile(
+    world: World, size: int
+) -> None:
+    server, peer, meanwhile = Answering(), await world.peer(), list(range(5))
     await world.started(server)
     answers: list[object] = []
 
     class Asking(Scripted):
         async def on_start(self) -> None:
-            await peer.tell(self.id, "meanwhile")
+            for n in meanwhile:
+                await peer.tell(self.id, n)
             await self.ask()
 
         async def on_stop(self) -> None:
@@ -65,8 +70,8 @@ async def test_an_agent_asks_while_it_starts_and_stops_and_misses_nothing_that_c
             answers.append((await self.context.network.request(request, PATIENCE_SEC)).payload["n"])
 
     agent = Asking()
-    runtime = await world.started(agent)
-    await until(lambda: ["meanwhile"] in agent.payloads)
+    runtime = await world.started(agent, inbox_kwargs={"maxsize": size})
+    await until(lambda: [*chain.from_iterable(agent.payloads)] == meanwhile)
     await runtime.stop()
     assert answers == [2, 2]
 

@@ -14,7 +14,6 @@ from converge.network.transport.local import LocalTransport, LocalTransportRegis
 from converge.runtime.renewing import ClaimRenewer
 from converge.runtime.scheduler import Scheduler
 from converge.runtime.threads import StoreThread
-from converge.runtime.undo import Undo
 from tests.core.runtime.conftest import PATIENCE_SEC
 
 
@@ -37,25 +36,6 @@ async def test_only_one_waits_for_a_notice() -> None:
         await scheduler.wait_for_work(0)
     scheduler.notify()
     assert await first is True
-
-
-async def test_steps_are_undone_in_reverse_order_and_one_that_fails_keeps_none_from_it() -> None:
-    undone: list[str] = []
-
-    async def fail(owner: list[str]) -> None:
-        owner.append("second")
-        raise ValueError("no")
-
-    how = {"first": lambda owner: owner.append("first"), "second": fail, "third": lambda owner: owner.append("third")}
-
-    async def start() -> None:
-        async with Undo(undone, how) as undo:
-            for step in how:
-                undo.add(step)
-
-    with pytest.raises(ValueError, match="no"):
-        await start()
-    assert undone == ["third", "second", "first"]
 
 
 async def test_a_call_that_is_cancelled_before_it_has_begun_is_left_out_and_the_next_are_made() -> None:

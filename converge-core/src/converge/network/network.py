@@ -247,6 +247,11 @@ class AgentNetwork:
                     if not self._unread:  # a request may have read one meanwhile
                         await self._read_one()
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether `unread` would give any."""
+        return bool(self._unread)
+
     def unread(self) -> list[Message]:
         """What was read while a request waited and answered none; it is for the caller now."""
         messages = [*(self._unread or ())]

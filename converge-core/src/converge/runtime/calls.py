@@ -18,9 +18,9 @@ __all__ = [
     "contained",
     "described",
     "end_all",
-    "raise_why_it_ended",
     "settled",
     "undo_cancel",
+    "why_it_ended",
     "within",
 ]
 
@@ -91,13 +91,12 @@ async def end_all(tasks: Collection[asyncio.Task[Any]], seconds: float) -> None:
             task.exception()  # asked for, so that asyncio does not report it as lost
 
 
-def raise_why_it_ended(task: asyncio.Task[Any]) -> None:
-    """Raise what ended `task`, which is done, as an error that ordinary handlers take; nothing if it just returned."""
+def why_it_ended(task: asyncio.Task[Any]) -> Exception | None:
+    """What ended `task`, which is done, as an error that ordinary handlers take; None if it just returned."""
     if task.cancelled():
-        raise CallFailed(f"{task.get_coro()!r} was cancelled, and not by a stop")
+        return CallFailed(f"{task.get_coro()!r} was cancelled, and not by a stop")
     error = task.exception()
-    if error is not None:
-        raise contained(error)
+    return None if error is None else contained(error)
 
 
 def undo_cancel() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from converge.coordination.ballot import BallotBox
 from converge.core.agent import Agent, AgentState
@@ -12,13 +12,12 @@ from converge.core.message import Message
 from converge.network.network import AgentNetwork
 from converge.runtime.agent_tools import AgentTools
 from converge.runtime.approving import ApprovalWatch, gate_of
-from converge.runtime.calls import contained, end_all, raise_why_it_ended, settled, undo_cancel, within
-from converge.runtime.closing import UNDO
+from converge.runtime.calls import contained, end_all, settled, undo_cancel, within
+from converge.runtime.closing import Step, undo
 from converge.runtime.context import AgentContext
-from converge.runtime.ending import Ending
-from converge.runtime.errors import CallFailed
 from converge.runtime.executor import Executor, StandardExecutor
 from converge.runtime.inbox import Inbox
+from converge.runtime.life import STOP_TIMEOUT_SEC, Life
 from converge.runtime.parking import ParkedMessage, Parking
 from converge.runtime.presence import Presence
 from converge.runtime.renewing import ClaimRenewer
@@ -26,13 +25,11 @@ from converge.runtime.scheduler import Scheduler
 from converge.runtime.telling import Teller
 from converge.runtime.threads import StoreThread
 from converge.runtime.turns import Turns
-from converge.runtime.undo import Undo
 from converge.runtime.upkeep import FailureStreak, Upkeep
 from converge.runtime.watch import TaskWatch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
-    from types import TracebackType
 
     from converge.coordination.approvals import Approvals
     from converge.coordination.pool_manager import PoolManager
@@ -49,7 +46,6 @@ if TYPE_CHECKING:
 
 __all__ = ["STOP_TIMEOUT_SEC", "AgentRuntime", "Inbox"]
 
-STOP_TIMEOUT_SEC = 10.0
 _MESSAGES_AT_ONCE = 64
 # A stop lets what was decided be carried out for a moment, cancels the loop, then takes five steps; each has this long.
 # With the grace for what ignores being cancelled that is less than STOP_TIMEOUT_SEC.
@@ -59,7 +55,7 @@ _STEP_SEC = 1.5
 _log = logging.getLogger(__name__)
 
 
-class AgentRuntime:
+class AgentRuntime(Life):
     """Runs one agent: waits for work, shows it to the agent, and carries out what the agent decides.
 
     One turn of the loop: wait for work (a message, a tool result, a change of tasks, or `receive_timeout_sec`) → drain
@@ -89,11 +85,10 @@ class AgentRuntime:
     """
 
     __slots__ = (  # one an agent; the dict is made only for what somebody adds
-        "__dict__", "__weakref__", "_ballots", "_checkpoint_interval", "_checkpoints", "_ended", "_executor",
-        "_gate", "_health_check", "_inbox", "_main", "_metrics", "_network", "_pools", "_presence", "_reader",
-        "_ready_check", "_receive_timeout", "_receiving", "_registry", "_release_interval", "_replay_log",
-        "_scheduler", "_started", "_stopping", "_store", "_store_thread", "_tasks", "_teller", "_tools", "_turns",
-        "agent", "transport",
+        "__dict__", "__weakref__", "_ballots", "_checkpoint_interval", "_checkpoints", "_executor", "_gate",
+        "_health_check", "_inbox", "_metrics", "_network", "_pools", "_presence", "_reached", "_reader", "_ready_check",
+        "_receive_timeout", "_receiving", "_registry", "_release_interval", "_replay_log", "_scheduler", "_store",
+        "_store_thread", "_tasks", "_teller", "_tools", "_turns", "agent", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -125,6 +120,7 @@ class AgentRuntime:
         approval_policy: ApprovalPolicy | None = None,
         store: Store | None = None,
     ) -> None:
+        super().__init__()
         self.agent, self.transport, self._store = agent, transport, checkpoint_store if store is None else store
         self._pools, self._tasks, self._metrics = pool_manager, task_manager, metrics_collector
         self._registry, self._replay_log = identity_registry, replay_log
@@ -155,10 +151,7 @@ class AgentRuntime:
         self._executor: Executor = make(agent.id, self._network, task_manager, pool_manager, **kwargs)
         votes = kwargs.get("votes_store")
         self._ballots = None if votes is None else BallotBox(votes)
-        self._main: asyncio.Task[None] | None = None
-        self._started: asyncio.Future[None] | None = None
-        self._stopping = Ending()
-        self._ended = False  # whether the jobs are over, whoever ended them
+        self._reached = Step.NONE
         self._receiving = FailureStreak()
         self._reader: asyncio.Task[None] | None = None
         self._turns = Turns(
@@ -181,10 +174,9 @@ class AgentRuntime:
     # -- life
 
     @property
-    def running(self) -> bool:
-        """Whether the agent has started and not yet stopped."""
-        started = self._started is not None and self._started.done()
-        return started and self._main is not None and not self._main.done() and not self._is_ending()
+    def name(self) -> str:
+        """The id of its agent."""
+        return self.agent.id
 
     def is_healthy(self) -> bool:
         """Whether the loop runs, messages can be received, the agent is not in ERROR, and `health_check` agrees; one
@@ -219,9 +211,6 @@ class AgentRuntime:
         """Forget parked messages of this id for good; how many there were. Raises what the store raises."""
         return await self._turns.parking.drop(message_id, self._on_store)
 
-    def _is_ending(self) -> bool:
-        return self._stopping.is_set() or self._ended
-
     def _agrees(self, check: Callable[[], bool] | None) -> bool:
         try:
             return check is None or bool(check())
@@ -229,116 +218,30 @@ class AgentRuntime:
             _log.exception("%s: its health or ready check failed", self.agent.id)
             return False
 
-    async def start(self) -> None:
-        """Start the agent. When this raises or is cancelled, nothing is left running.
-
-        Starting a running one is a `RuntimeError`, and so is being stopped before the start is over.
-        """
-        if self._main is not None and not self._main.done():
-            raise RuntimeError(f"the runtime of {self.agent.id} runs already; stop it first")
-        self._stopping.clear()
-        self._ended, self._receiving = False, FailureStreak()
+    async def _open(self) -> None:
+        agent, self._receiving = self.agent, FailureStreak()
+        await self._teller.tell("runtime_starting")
         self._turns.begin()
-        started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._started = started
-        main = asyncio.create_task(self._serve(started), name=f"converge-agent-{self.agent.id[:8]}")
-        self._main = main
-        try:
-            await asyncio.wait({main, started}, return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:
-            await self.stop()
-            raise
-        if started.done():
-            return
-        self._main = None
-        if main.cancelled():
-            raise RuntimeError(f"the runtime of {self.agent.id} was stopped before it had started")
-        main.result()
-
-    async def stop(self) -> None:
-        """Stop the agent and give its claims back; returns within `STOP_TIMEOUT_SEC` seconds, also when the agent or
-        the transport hangs. Stopping twice, or one that never ran, is no error.
-        """
-        main = self._main
-        if main is None:
-            return
-        is_told = self._stopping.is_set()
-        self._stopping.set()
-        if self._started is not None and not self._started.done() and not is_told:
-            main.cancel()  # once: a second one would end what undoes the start
-        done, _ = await asyncio.wait({main}, timeout=STOP_TIMEOUT_SEC)
-        if not done:
-            _log.error("%s did not stop within %s s; it is cut off", self.agent.id, STOP_TIMEOUT_SEC)
-            main.cancel()
-        elif not main.cancelled():
-            main.exception()  # logged when it happened, and raised by wait_stopped; not lost when nobody waits
-
-    async def wait_stopped(self) -> None:
-        """Return when the agent has stopped, by `stop`, by itself (OFFLINE), or by an error, which is raised here.
-
-        That somebody else cancelled the runtime's task is an error too, `CallFailed`.
-        """
-        main = self._main
-        if main is None:
-            return
-        await asyncio.wait({main})
-        if not main.cancelled():
-            main.result()
-        elif not self._stopping.is_set():
-            raise CallFailed(f"the runtime of {self.agent.id} was cancelled, and not by its stop()")
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.stop()
-
-    async def _serve(self, started: asyncio.Future[None]) -> None:
-        try:
-            await self._teller.tell("runtime_starting")
-            async with Undo(self, UNDO) as undo:
-                await self._open(undo)
-                started.set_result(None)
-                await self._work()
-        except BaseException:
-            if started.done() and not self._stopping.is_set():
-                _log.exception("the runtime of %s has failed", self.agent.id)
-            raise
-        finally:
-            self._ended = True
-            self.agent.state = AgentState.OFFLINE
-            await self._teller.tell("runtime_stopped")
-
-    async def _open(self, undo: Undo[Self]) -> None:
-        """Start everything; what undoes a step is noted before it is taken, as half a step needs undoing too."""
-        agent = self.agent
         self._store_thread.open()
-        undo.add("thread")
-        undo.add("executor")
-        undo.add("transport")
+        self._reached = Step.TRANSPORT  # the thread is open, and the executor is there
         await settled(self.transport.bind_identity, agent.identity)
         await settled(self.transport.start)
         context = AgentContext(self._network, self._tasks, self._pools, self._ballots, self._store_thread, self._tools)
         agent.bind(context.lend(self._store, self._metrics, self._turns))
-        undo.add("context")
+        self._reached = Step.CONTEXT
         if self._tasks is not None:
             TaskWatch.of(self._tasks).open(self._scheduler.notify)
-            undo.add("watch")
-            undo.add("claims")
+            self._reached = Step.CLAIMS  # the watch is open
             ClaimRenewer.of(self._tasks).open(agent.id, self._renewing_failed)
-            undo.add("renewing")
+            self._reached = Step.RENEWING
         self._turns.parking.adopt(await self._on_store(self._take_up))
         if self._gate is not None:
             ApprovalWatch.of(self._gate.approvals).open(agent.id, self._answered)
-            undo.add("approvals")
-        undo.add("presence")
+            self._reached = Step.APPROVALS
+        self._reached = Step.PRESENCE
         await settled(self._presence.announce)  # before on_start, so that what it sends is signed
         agent.state = AgentState.IDLE
-        undo.add("started")
-        undo.add("on_stop")
+        self._reached = Step.ON_STOP
         await settled(agent.on_start)
         self._tools.take(agent.tools)  # on_start may have added some
         await settled(self._presence.announce)  # on_start may have added topics and capabilities
@@ -363,33 +266,13 @@ class AgentRuntime:
             self._count("converge_stop_failures_total")
             _log.exception("%s: %s failed", self.agent.id, what)
 
-    async def _work(self) -> None:
-        """Run the loop, and the jobs beside it, until the loop ends or `stop` is called."""
-        for message in self._network.unread():  # which came while on_start waited for an answer
-            await self._take(message)
-        self._network.is_read = True
-        loop = asyncio.create_task(self._loop())
-        tasks = [loop, *(asyncio.create_task(job) for job in self._jobs())]
-        try:
-            for task in await self._stopping.or_end_of(tasks):
-                raise_why_it_ended(task)
-        finally:
-            self._ended = True
-            self._network.is_read = False
-            self.transport.call_when_waiting(None)
-            if self._reader is not None:
-                tasks.append(self._reader)
-            if self._turns.carrying_out:
-                await asyncio.wait({loop}, timeout=_FINISH_SEC)
-            await end_all(tasks, _LOOP_END_SEC)
-            self._turns.put_away()
-
-    def _jobs(self) -> list[Coroutine[Any, Any, None]]:
+    def _beside(self) -> list[Coroutine[Any, Any, None]]:
         upkeep = Upkeep(self.agent.id, self._count, self._on_store, self._is_ending)
         jobs = []
+        self._network.is_read = True
         if not self.transport.call_when_waiting(self._read):
             jobs.append(self._receive_on(upkeep))
-        elif self.transport.waiting:
+        elif self.transport.waiting or self._network.has_unread:
             self._read()
         if self._tasks is not None and self._release_interval is not None:
             jobs.append(upkeep.releasing(self._tasks, self._release_interval))
@@ -399,9 +282,26 @@ class AgentRuntime:
             )
         return jobs
 
+    async def _finish(self, tasks: list[asyncio.Task[None]]) -> None:
+        if self._reader is not None:
+            tasks.append(self._reader)
+        if self._turns.carrying_out:
+            await asyncio.wait(tasks[:1], timeout=_FINISH_SEC)
+        await end_all(tasks, _LOOP_END_SEC)
+        self._turns.put_away()
+        self._network.is_read = False
+        self.transport.call_when_waiting(None)
+
+    async def _undo(self) -> None:
+        try:
+            await undo(self)
+        finally:
+            self.agent.state = AgentState.OFFLINE
+            await self._teller.tell("runtime_stopped")
+
     # -- the loop
 
-    async def _loop(self) -> None:
+    async def _work(self) -> None:
         turns, at_once = self._turns, True
         while self.agent.state is not AgentState.OFFLINE and not self._is_ending():
             try:
@@ -417,7 +317,7 @@ class AgentRuntime:
                 if self._is_ending():
                     raise
                 undo_cancel()  # a plain `decide` has cancelled the task that it runs in
-                _log.warning("%s: its loop was cancelled by what it calls; it goes on", self.agent.id)
+                _log.warning("%s: its loop was cancelled, and not by a stop; it goes on", self.agent.id)
             except SystemExit as error:  # of a scheduler that somebody else wrote; it would end the process
                 raise contained(error) from error
 
@@ -448,6 +348,10 @@ class AgentRuntime:
 
     async def _listen(self) -> None:
         """Take the next message, and what has come with it, before the loop is woken."""
+        if unread := self._network.unread():  # which came while on_start waited for an answer
+            for message in unread:
+                await self._take(message)
+            return
         await self._take(await self._receive())
         for _ in range(min(self.transport.waiting, _MESSAGES_AT_ONCE - 1)):
             await self._take(await self._receive())
