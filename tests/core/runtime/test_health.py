@@ -84,7 +84,9 @@ async def test_a_loop_that_dies_shows_at_once_and_is_an_error_for_who_waits(worl
 
 
 @pytest.mark.parametrize("deciding", [False, True])
-def test_what_still_runs_when_the_event_loop_ends_is_closed_before(deciding: bool) -> None:
+def test_what_still_runs_when_the_event_loop_ends_is_closed_before(
+    deciding: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     tasks, registry, agents = TaskManager(), LocalTransportRegistry(), [Hanging() for _ in range(3)]
     task_ids = [tasks.submit(Task()) for _ in agents]
 
@@ -104,6 +106,7 @@ def test_what_still_runs_when_the_event_loop_ends_is_closed_before(deciding: boo
     assert [(agent.is_gone, agent.state) for agent in agents] == [(True, AgentState.OFFLINE)] * 3
     assert {task.id for task in tasks.list_pending_tasks()} == {*task_ids}, "the claims are given back"
     assert [registry.mailbox(agent.id) for agent in agents] == [None] * 3
+    assert "it goes on" not in caplog.text
 
 
 class Listened(LocalTransport):

@@ -79,6 +79,10 @@ class Life(ABC):
         """Whether it is to end, or has ended: who cancels its tasks now is itself."""
         return self._phase in (Phase.ENDING, Phase.STOPPED)
 
+    def _is_cut_off(self) -> bool:
+        """Whether the event loop ends, and that is why its tasks are cancelled."""
+        return Keeper.of(asyncio.get_running_loop()).is_over
+
     @property
     def running(self) -> bool:
         """Whether it has started and is not about to stop."""
@@ -220,17 +224,22 @@ class Keeper:
     def forget(self, life: Life) -> None:
         """Undo `keep`; no error when there was none."""
         self._kept.discard(life)
-        if not self._kept and self._job is not None:
+        if not self._kept and self._job is not None and not self.is_over:
             self._job.cancel()
             self._job = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the event loop ends."""
+        return self._job is not None and self._job.cancelling() > 0
 
     async def _keep(self) -> None:
         try:
             await asyncio.get_running_loop().create_future()
         finally:
-            self._job = None
             if self._kept:
                 await asyncio.wait([asyncio.create_task(life.cut_off()) for life in self._kept])
+            self._job = None
 
 
 _keepers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Keeper] = weakref.WeakKeyDictionary()
