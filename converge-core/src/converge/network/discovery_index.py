@@ -50,13 +50,13 @@ def topic_terms(topic: Topic) -> list[Term]:
     return [(namespace, version, name, pack_value(value, name)) for name, value in attributes.items()]
 
 
-def terms_of(topics: Iterable[Topic], capabilities: Iterable[str]) -> set[Term]:
+def terms_of(topics: Iterable[Topic], capabilities: Iterable[str]) -> frozenset[Term]:
     """Every term by which an agent with these topics and capabilities is found."""
     terms = {capability_term(name) for name in capabilities}
     for topic in topics:
         terms.update(topic_terms(topic))
         terms.add((topic.namespace, topic.version))
-    return terms
+    return frozenset(terms)  # which for nothing is always the same one: most agents of many have neither
 
 
 def ways(topics: Iterable[Topic], capabilities: Iterable[str]) -> list[Way]:
@@ -108,14 +108,14 @@ class TermIndex(Generic[_T]):
     def __init__(self) -> None:
         self._all: _Posting[_T] = _Posting()
         self._postings: dict[Term, _Posting[_T]] = {}
-        self._terms: dict[str, set[Term]] = {}
+        self._terms: dict[str, frozenset[Term]] = {}
 
     def __len__(self) -> int:
         return len(self._terms)
 
-    def put(self, item_id: str, item: _T, terms: set[Term]) -> None:
+    def put(self, item_id: str, item: _T, terms: frozenset[Term]) -> None:
         """Add an item, or replace the one of this id."""
-        for term in self._terms.get(item_id, set()) - terms:
+        for term in self._terms.get(item_id, frozenset()) - terms:
             self._drop(term, item_id)
         for term in terms:
             posting = self._postings.get(term)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from converge.core.errors import MessageDecodeError
@@ -40,7 +41,11 @@ class Transport(ABC):
         self.agent_id = agent_id
         self.counters: Counter[str] = Counter()
         self.replay_window = ReplayWindow()
-        self.subscriptions: set[Topic] = set()
+
+    @cached_property
+    def subscriptions(self) -> set[Topic]:
+        """What is subscribed to. It is made when it is first asked for: an empty one takes 216 bytes."""
+        return set()
 
     def bind_identity(self, identity: Identity) -> None:  # noqa: B027  # most transports prove nothing and need none
         """Take `identity` as that of the agent, before the start; the runtime calls this.

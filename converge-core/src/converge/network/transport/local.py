@@ -138,7 +138,7 @@ class LocalTransport(Transport):
             self._mailbox = Mailbox(self._maxsize)
             self._mailbox.on_item = self._on_waiting
         self._registry.register(self.agent_id, self._mailbox)
-        for topic in self.subscriptions:
+        for topic in vars(self).get("subscriptions", ()):  # nobody may have asked for them yet
             self._registry.subscribe(self.agent_id, topic)
 
     async def stop(self) -> None:
