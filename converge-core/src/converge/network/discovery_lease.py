@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import define, frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["DEFAULT_TTL_SEC", "MAX_TTL_SEC", "Lease", "LeaseBook", "check_ttl"]
 
@@ -49,11 +52,16 @@ class Lease:
         return (self.issued_us + self.ttl_us) / _MICRO
 
 
-class _Held(NamedTuple):
+@define(eq=False)
+class _Held:
     serial: int
     version: int
     lease: Lease
     observed: float
+
+    @property
+    def observed_until(self) -> float:
+        return self.observed + self.lease.ttl_sec
 
 
 class LeaseBook:
@@ -80,8 +88,11 @@ class LeaseBook:
         self._over.pop(agent_id, None)
         known = self._held.get(agent_id)
         if known is not None and known.lease == lease:
-            self._held[agent_id] = known._replace(version=version)
+            known.version = version
             return
+        if known is not None and self._ends_no_earlier(known, lease, monotonic):
+            known.version, known.lease, known.observed = version, lease, monotonic
+            return  # it is looked at when the one before would have ended, and then again
         self._serial += 1
         self._held[agent_id] = _Held(self._serial, version, lease, monotonic)
         heappush(self._by_wall_clock, (lease.expires_at, agent_id, self._serial))
@@ -90,6 +101,11 @@ class LeaseBook:
             self._by_wall_clock = self._living(self._by_wall_clock)
         if len(self._by_observation) > 2 * len(self._held) + _SLACK:
             self._by_observation = self._living(self._by_observation)
+
+    @staticmethod
+    def _ends_no_earlier(known: _Held, lease: Lease, monotonic: float) -> bool:
+        by_observation = known.observed_until <= monotonic + lease.ttl_sec
+        return by_observation and known.lease.expires_at <= lease.expires_at
 
     def _living(self, heap: list[tuple[float, str, int]]) -> list[tuple[float, str, int]]:
         kept = [entry for entry in heap if self._serial_of(entry[1]) == entry[2]]
@@ -107,15 +123,24 @@ class LeaseBook:
 
     def expire(self, now: float, monotonic: float) -> list[str]:
         """The ids of those whose lease is over since the last call. They are kept in `over` until forgotten."""
+        wall_clock = self._ended_in(self._by_wall_clock, now, lambda held: held.lease.expires_at)
+        return wall_clock + self._ended_in(self._by_observation, monotonic, lambda held: held.observed_until)
+
+    def _ended_in(
+        self, heap: list[tuple[float, str, int]], reading: float, until: Callable[[_Held], float]
+    ) -> list[str]:
         expired = []
-        for heap, reading in ((self._by_wall_clock, now), (self._by_observation, monotonic)):
-            while heap and heap[0][0] <= reading:
-                _, agent_id, serial = heappop(heap)
-                held = self._held.get(agent_id)
-                if held is not None and held.serial == serial:
-                    del self._held[agent_id]
-                    self._over[agent_id] = held.version
-                    expired.append(agent_id)
+        while heap and heap[0][0] <= reading:
+            _, agent_id, serial = heappop(heap)
+            held = self._held.get(agent_id)
+            if held is None or held.serial != serial:
+                continue
+            if (end := until(held)) > reading:  # it was renewed meanwhile
+                heappush(heap, (end, agent_id, serial))
+                continue
+            del self._held[agent_id]
+            self._over[agent_id] = held.version
+            expired.append(agent_id)
         return expired
 
     def over(self) -> list[tuple[str, int]]:

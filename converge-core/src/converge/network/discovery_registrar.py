@@ -176,8 +176,7 @@ class Registrar(Generic[_D]):
 
     def _renew_together(self, named: Mapping[str, bytes]) -> None:
         issued_us = self._group.renew(self._clock.time(), [*named.values()])
-        for agent_id in named:
-            self._view.renewed(agent_id, issued_us)
+        self._view.renewed(named, issued_us)
 
     def _renewed(self, mine: _Mine[_D], ttl_sec: float) -> Entry[_D]:
         descriptor = mine.entry.descriptor

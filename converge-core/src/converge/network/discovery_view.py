@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from attrs import frozen
+from attrs import define, frozen
 
 from converge.core.store import DELETED
 from converge.network.discovery_index import TermIndex, terms_of
@@ -17,7 +17,7 @@ from converge.network.discovery_store import GRACE_SEC
 from converge.network.errors import DescriptorRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from converge.core.capability import Capability
     from converge.core.clock import Clock
@@ -69,7 +69,7 @@ class Entry(Generic[_D]):
         return plain_record(self.descriptor.to_dict(), self.lease)
 
 
-@frozen
+@define(eq=False)
 class _Known(Generic[_D]):
     version: int
     entry: Entry[_D]
@@ -141,19 +141,24 @@ class DescriptorView(Generic[_D]):
                 self.counters["refused_renewal"] += 1
                 _log.warning("the renewal %r is refused: %r", change.key, str(error))
                 continue
-            for agent_id in agent_ids:
-                self.renewed(agent_id, issued_us)
+            self.renewed(agent_ids, issued_us)
 
-    def renewed(self, agent_id: str, issued_us: int) -> None:
-        """Begin the lease of a signed descriptor anew, from `issued_us` on; it was over only as far as was known."""
-        known = self._known.get(agent_id) or self._dormant.get(agent_id)
-        if known is None or known.entry.lease is None:
-            return
-        if issued_us <= max(known.entry.lease.issued_us, known.renewed_us):
-            return  # a replay
-        self._put(agent_id, known.version, known.entry, issued_us)
-        lease = Lease(issued_us, known.entry.lease.ttl_us)
-        self._leases.watch(agent_id, known.version, lease, self._clock.monotonic())
+    def renewed(self, agent_ids: Iterable[str], issued_us: int) -> None:
+        """Begin the leases of signed descriptors anew, from `issued_us` on; they were over only as far as was known."""
+        monotonic, leases = self._clock.monotonic(), dict[int, Lease]()  # one for all that last as long
+        for agent_id in agent_ids:
+            known = self._known.get(agent_id) or self._dormant.get(agent_id)
+            if known is None or known.entry.lease is None:
+                continue
+            if issued_us <= max(known.entry.lease.issued_us, known.renewed_us):
+                continue  # a replay
+            known.renewed_us = issued_us
+            if agent_id in self._dormant:
+                self._put(agent_id, known)
+            ttl_us = known.entry.lease.ttl_us
+            if (lease := leases.get(ttl_us)) is None:
+                lease = leases[ttl_us] = Lease(issued_us, ttl_us)
+            self._leases.watch(agent_id, known.version, lease, monotonic)
 
     def take(self, agent_id: str, value: object, version: int) -> bool:
         """Take in a record that was met; whether it is what is known of the agent now."""
@@ -172,7 +177,7 @@ class DescriptorView(Generic[_D]):
             return False
         self.know(agent_id, version, entry)
         if entry.renewer is not None and entry.proof is not None:
-            self.renewed(agent_id, self._renewals.follow(agent_id, entry.proof.body, entry.renewer))
+            self.renewed([agent_id], self._renewals.follow(agent_id, entry.proof.body, entry.renewer))
         return True
 
     def read(self, agent_id: str, value: object) -> Entry[_D]:
@@ -221,15 +226,15 @@ class DescriptorView(Generic[_D]):
         """Put `entry` in the place of what is known of the agent; its lease, if new, is observed from now on."""
         if (known := self._known.get(agent_id) or self._dormant.get(agent_id)) is not None:
             self._leave(known.entry)
-        self._put(agent_id, version, entry)
+        self._put(agent_id, _Known(version, entry))
         if entry.lease is None:
             self._leases.forget(agent_id)
         else:
             self._leases.watch(agent_id, version, entry.lease, self._clock.monotonic())
 
-    def _put(self, agent_id: str, version: int, entry: Entry[_D], renewed_us: int = -1) -> None:
-        old = self.get(agent_id)
-        self._known[agent_id] = _Known(version, entry, renewed_us)
+    def _put(self, agent_id: str, known: _Known[_D]) -> None:
+        old, entry = self.get(agent_id), known.entry
+        self._known[agent_id] = known
         self._dormant.pop(agent_id, None)
         if old is None or (old is not entry and old.descriptor != entry.descriptor):
             descriptor = entry.descriptor
