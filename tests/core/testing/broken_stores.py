@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from converge.core.errors import StoreCorruption, VersionConflict
+from converge.core.file_notices import FileNotices
 from converge.core.store import DELETED, Change, Store, VersionedStore, Write
 from converge.extensions.storage.sqlite import SQLiteStore
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from converge.core.errors import StoreError
+    from converge.core.notices import Notices
     from converge.core.plain import Plain
 
 
@@ -158,6 +160,19 @@ class WritesInTwoSteps(Sound):
 class SeesItsOwnWritesOnly(Sound):
     def may_have_changed(self, cursor: int) -> bool:
         return False
+
+
+class TellsOfItsLockFile(Sound):
+    def notices(self) -> Notices | None:
+        return FileNotices.of(self.file.with_name(f"{self.file.name}.lock"))
+
+
+class TellsForGood(Sound):
+    def notices(self) -> Notices | None:
+        notices = super().notices()
+        assert notices is not None
+        notices.clear = lambda: None  # type: ignore[method-assign]  # the mistake
+        return notices
 
 
 class KeepsWhatItHasRead(Sound):

@@ -64,6 +64,8 @@ MISTAKES: list[tuple[Callable[[Path], Store], str, str]] = [
     (broken.SeesItsOwnWritesOnly, "a_change_by_another_process_is_seen_at_once", "a false no"),
     (broken.KeepsWhatItHasRead, "a_change_by_another_process_is_seen_at_once", "assert 0 == 1"),
     (broken.ForgetsDeletions, "a_change_by_another_process_is_seen_at_once", "DELETED"),
+    (broken.TellsOfItsLockFile, "notices_tell_of_each_write_by_another_process", "was told to nobody"),
+    (broken.TellsForGood, "notices_tell_of_each_write_by_another_process", "what was cleared is told again"),
     (broken.ForgetsDeletions, "processes_that_write_see_all_of_each_other", "follows the feed"),
     (broken.SeesItsOwnWritesOnly, "processes_that_write_see_all_of_each_other", "follows the feed"),
     (broken.EmptiesBeforeItWrites, "a_reader_sees_only_accepted_values_while_processes_write", "always there"),
@@ -90,7 +92,7 @@ MISTAKES: list[tuple[Callable[[Path], Store], str, str]] = [
 
 @pytest.mark.parametrize(("store", "test", "text"), MISTAKES)
 def test_a_mistake_is_found(store: Callable[[Path], Store], test: str, text: str, tmp_path: Path) -> None:
-    waits = store in (broken.LeavesItsLock, broken.KeepsWhatItHasRead)
+    waits = store in (broken.LeavesItsLock, broken.KeepsWhatItHasRead, broken.TellsOfItsLockFile)
     contract = Impatient() if waits else StoreContract()
     with pytest.raises(AssertionError, match=text):
         run(contract, f"test_{test}", partial(store, tmp_path / "s"))
@@ -229,7 +231,7 @@ def test_what_is_left_out_shows_with_its_reason_and_what_is_missing_as_an_error(
         "-rs", "--tb=line", "-p", "no:asyncio", "-k", "process or killed or several or declared"
     )
     outcomes, text = ran.parseoutcomes(), ran.stdout.str()
-    of_processes, of_objects = 10, 3  # the parameters of one test counted
+    of_processes, of_objects = 11, 3  # the parameters of one test counted
     assert outcomes["skipped"] == (of_processes + of_objects) + of_processes, text
     for reason in ("the store declares durable = False, and not shared = True", "the class declares processes = 0"):
         assert reason in text

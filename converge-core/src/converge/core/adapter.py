@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from converge.core.errors import StoreError
+    from converge.core.notices import Notices
 
 __all__ = ["LockingAdapter", "adapter_of"]
 
@@ -106,6 +107,9 @@ class LockingAdapter(VersionedStore):
 
     def may_have_changed(self, cursor: int) -> bool:
         return self._feed.version != cursor
+
+    def notices(self) -> Notices | None:
+        return self._feed.notices()
 
     def check(self) -> Iterator[StoreError]:
         return self.inner.check()

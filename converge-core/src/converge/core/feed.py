@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections import OrderedDict
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from converge.core.errors import CursorExpired
+from converge.core.notices import Notices
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Feed", "check_cursor"]
 
@@ -37,6 +45,20 @@ class Feed:
         self._remembered = remembered_deletions
         self._live: OrderedDict[str, int] = OrderedDict()  # both from the oldest change to the newest
         self._gone: OrderedDict[str, int] = OrderedDict()
+
+        self._bells: tuple[Bell, ...] = ()
+        self._bells_lock = threading.Lock()
+
+    def notices(self) -> Notices:
+        """What tells of each change. For any thread, as is closing it."""
+        bell = Bell(self._remove)
+        with self._bells_lock:
+            self._bells = (*self._bells, bell)
+        return bell
+
+    def _remove(self, closed: Bell) -> None:
+        with self._bells_lock:
+            self._bells = tuple(bell for bell in self._bells if bell is not closed)
 
     def written(self, key: str) -> int:
         """Note that `key` was written; its new version."""
@@ -71,4 +93,47 @@ class Feed:
         self.version += 1
         entries[key] = self.version
         entries.move_to_end(key)
+        for bell in self._bells:
+            bell.ring()
         return self.version
+
+
+class Bell(Notices):
+    """Notices within a process: readable from the first `ring` until `clear`. `closed` is called with it at its end.
+
+    `ring` may be called from any thread.
+    """
+
+    def __init__(self, closed: Callable[[Bell], None]) -> None:
+        self._here, self._there = socket.socketpair()
+        for end in (self._here, self._there):
+            end.setblocking(False)
+        self._lock = threading.Lock()
+        self._rung, self._closed = False, closed
+
+    def ring(self) -> None:
+        """Tell of a change, if nobody has yet."""
+        if self._rung:
+            return
+        with self._lock, suppress(BlockingIOError):  # full of what was not cleared: it is readable
+            if self._there.fileno() >= 0:
+                self._rung = True
+                self._there.send(b"!")
+
+    def fileno(self) -> int:
+        """The descriptor, -1 when this is closed."""
+        return self._here.fileno()
+
+    def clear(self) -> None:
+        """Forget what was told."""
+        with self._lock, suppress(BlockingIOError):
+            self._rung = False
+            while self._here.recv(1024):
+                pass
+
+    def close(self) -> None:
+        """Tell no more, and give the descriptors back."""
+        self._closed(self)
+        with self._lock:
+            self._here.close()
+            self._there.close()

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import builtins
     from collections.abc import Iterable, Iterator, Mapping
 
+    from converge.core.notices import Notices
+
 __all__ = [
     "DELETED",
     "MAX_KEY_BYTES",
@@ -228,6 +230,14 @@ class VersionedStore(Store):
     def may_have_changed(self, cursor: int) -> bool:
         """Whether `changes(cursor)` could return anything: never a false no. Cheap enough to ask every 5 ms."""
         return True
+
+    def notices(self) -> Notices | None:
+        """Something that tells when `may_have_changed` is worth asking, to be closed by who asked for it.
+
+        It tells of each write by any process that shares the store. None, as in this default: the store cannot tell,
+        and has to be asked all the time.
+        """
+        return None
 
 
 def versioned(store: Store) -> VersionedStore:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import builtins
     from collections.abc import Iterable, Mapping
 
+    from converge.core.notices import Notices
+
 __all__ = ["MemoryStore"]
 
 
@@ -124,6 +126,9 @@ class MemoryStore(VersionedStore):
     def may_have_changed(self, cursor: int) -> bool:
         self._require_open()
         return self._feed.version != cursor
+
+    def notices(self) -> Notices | None:
+        return self._feed.notices()
 
     def close(self) -> None:
         with self._lock:

@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import closing
+from select import select
 from typing import TYPE_CHECKING
 
 import pytest
@@ -95,6 +97,25 @@ class ProcessContract(StoreFixtures):
         sees([("a", DELETED), ("b", DELETED)], "delete_many", ["a", "b"])
         sees([("again", 0)], "compare_and_set", "again", 0, 0)
         other.finish()
+
+    def test_notices_tell_of_each_write_by_another_process(self, feed: VersionedStore, children: Children) -> None:
+        notices = feed.notices()
+        if notices is None:
+            pytest.skip("the store gives no notices")
+        with closing(notices):
+            other = children.start("serve")
+            assert other.hear() == "ready"
+            for number in range(20):
+                cursor, _ = feed.changes()
+                notices.clear()
+                other.say(["put", "k", number])
+                assert select([notices], [], [], self.patience)[0], f"write {number} was told to nobody"
+                assert other.hear() == "done"
+                assert feed.may_have_changed(cursor)
+            notices.clear()
+            assert not select([notices], [], [], 0)[0], "what was cleared is told again"
+            other.finish()
+        notices.close()
 
     def test_processes_that_write_see_all_of_each_other(self, feed: VersionedStore, children: Children) -> None:
         writing = [children.start("write_and_follow", f"p{number}", 60) for number in range(2)]

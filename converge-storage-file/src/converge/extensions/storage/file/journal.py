@@ -61,6 +61,7 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self._path = str(path)
         self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         self.close = weakref.finalize(self, os.close, self._descriptor)

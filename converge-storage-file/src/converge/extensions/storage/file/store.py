@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from converge.core.errors import StoreError
+    from converge.core.notices import Notices
 
 __all__ = ["FileOptions", "FileStore"]
 
@@ -167,6 +168,13 @@ class FileStore(VersionedStore):
     def may_have_changed(self, cursor: int) -> bool:
         self._folder.require_usable()
         return not self._ledger.journal.unchanged_at(cursor)
+
+    def notices(self) -> Notices | None:
+        """Of the writes to the journal, which come before those of the records that it announces."""
+        from converge.core.file_notices import FileNotices  # here: only those who wait need it, and it takes 3 ms
+
+        self._folder.require_usable()
+        return FileNotices.of(self._ledger.journal.path)
 
     def check(self) -> Iterator[StoreError]:
         return self._upkeep.check()

@@ -117,6 +117,11 @@ class Database:
             finally:
                 connection.close()
 
+    def log(self) -> Path:
+        """The file that every commit is written to first."""
+        self._require_usable()
+        return self._log
+
     def newest_version(self) -> int:
         """The version of the latest commit of any process, in some 4 µs."""
         self._require_usable()
@@ -217,8 +222,12 @@ class Database:
             self._writer.newest = None
             os.pwrite(self._lock_file, self._token, 0)
 
+    @property
+    def _log(self) -> Path:
+        return Path(f"{self._real}-wal")
+
     def _size(self) -> int:
-        log = Path(f"{self._real}-wal")
+        log = self._log
         return self._real.stat().st_size + (log.stat().st_size if log.exists() else 0)
 
     @contextmanager

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from apsw import Connection, SQLiteValue
 
     from converge.core.errors import StoreError
+    from converge.core.notices import Notices
     from converge.extensions.storage.sqlite.writer import Writer
 
 __all__ = ["SQLiteOptions", "SQLiteStore"]
@@ -165,6 +166,12 @@ class SQLiteStore(VersionedStore):
 
     def may_have_changed(self, cursor: int) -> bool:
         return self._database.newest_version() != cursor
+
+    def notices(self) -> Notices | None:
+        """Of the writes to the log. A commit can be read when it is flushed, which may be a while after its notice."""
+        from converge.core.file_notices import FileNotices  # here: only those who wait need it, and it takes 3 ms
+
+        return FileNotices.of(self._database.log())
 
     def check(self) -> Iterator[StoreError]:
         return problems(self._database)
