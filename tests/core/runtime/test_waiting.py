@@ -10,14 +10,17 @@ import pickle
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from converge.coordination.task_manager import TaskManager
+from converge.core import notices
 from converge.core.message import Message
 from converge.core.task import Task
+from converge.extensions.storage.file import FileStore
 from converge.extensions.storage.memory import MemoryStore
+from converge.extensions.storage.sqlite import SQLiteStore
 from converge.runtime.calls import backoff, contained, described, settled, within
 from converge.runtime.errors import CallFailed
 from converge.runtime.inbox import DEFAULT_INBOX_SIZE, Inbox
@@ -26,6 +29,12 @@ from converge.runtime.scheduler import Scheduler
 from converge.runtime.threads import StoreThread, in_own_thread
 from converge.runtime.watch import TaskWatch
 from tests.core.runtime.conftest import PATIENCE_SEC, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from converge.core.store import VersionedStore
 
 # -- Inbox
 
@@ -250,6 +259,61 @@ async def test_a_watch_goes_on_after_the_store_has_failed(caplog: pytest.LogCapt
     await until(lambda: told)
     await watch.close()
     assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
+
+
+@pytest.fixture(params=["memory", "sqlite", "file"])
+def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[VersionedStore, VersionedStore]]:
+    """One store, opened twice."""
+    if request.param == "memory":
+        store = MemoryStore()
+        yield store, store
+        return
+    make = SQLiteStore if request.param == "sqlite" else FileStore
+    with make(tmp_path / "store") as one, make(tmp_path / "store") as other:
+        yield one, other
+
+
+async def test_a_watch_of_a_silent_store_asks_hardly_ever_and_is_told_of_what_comes(
+    stores: tuple[VersionedStore, VersionedStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notices, "TOLD_INTERVAL_SEC", 3600.0)  # only a notice can be what wakes it
+    asked = 0
+
+    class Asked(TaskManager):
+        def may_have_changed(self) -> bool:
+            nonlocal asked
+            asked += 1
+            return super().may_have_changed()
+
+    tasks, elsewhere, woken = Asked(stores[0]), TaskManager(stores[1]), asyncio.Event()
+    watch = TaskWatch.of(tasks)
+    watch.open(woken.set)
+    for number in range(1, 4):
+        await asyncio.sleep(0.3)
+        before = asked
+        await asyncio.sleep(0.1)
+        assert asked - before < 5, "nearly twenty by the clock"
+        woken.clear()
+        await asyncio.to_thread(elsewhere.submit, Task())
+        async with asyncio.timeout(PATIENCE_SEC):
+            await woken.wait()
+        assert len(tasks.list_pending_tasks()) == number
+    await watch.close()
+
+
+async def test_a_task_whose_pause_is_over_is_noticed_though_nobody_writes(
+    stores: tuple[VersionedStore, VersionedStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notices, "TOLD_INTERVAL_SEC", 3600.0)
+    tasks, shown = TaskManager(stores[0]), list[int]()
+    watch = TaskWatch.of(tasks)
+    watch.open(lambda: shown.append(len(tasks.list_pending_tasks())))
+    task_id = tasks.submit(Task(constraints={"max_retries": 1, "retry_backoff_sec": 0.5}))
+    assert tasks.claim("agent", task_id)
+    tasks.fail_task(task_id, "not now", agent_id="agent")
+    await until(lambda: shown and shown[-1] == 0)
+    await until(lambda: shown[-1] == 1)
+    await watch.close()
 
 
 # -- calls

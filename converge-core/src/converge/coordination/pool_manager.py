@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,7 @@ class PoolManager:
             default_manager() if plugins is None else plugins, None if store is None else self._store
         )
         self._follower = Follower(self._store, _PREFIX)
+        self._unchanged_at: float | None = None
         self._members: dict[str, frozenset[str]] = {}
         self._pools_of: dict[str, set[str]] = {}
         self._generation = 0
@@ -140,9 +142,17 @@ class PoolManager:
         """Grows whenever `get_pools_for_agent` finds that a pool has changed, whoever it is called for."""
         return self._generation
 
-    def may_have_changed(self) -> bool:
-        """Whether `generation` would grow: cheap, never waits for a writer, never a false no."""
-        return self._follower.may_have_changed()
+    def may_have_changed(self, *, max_age_sec: float = 0.0) -> bool:
+        """Whether `generation` would grow: cheap, never waits for a writer, never a false no.
+
+        A no that is up to `max_age_sec` old will do, for many who ask at the same moment.
+        """
+        asked_at, now = self._unchanged_at, time.monotonic()
+        if asked_at is not None and now - asked_at < max_age_sec:
+            return False
+        changed = self._follower.may_have_changed()
+        self._unchanged_at = None if changed else now
+        return changed
 
     def accepts(self, pool_id: str, task: Task) -> bool:
         """Whether the pool is for tasks of this type, which is the namespace of the task's topic.

@@ -212,6 +212,11 @@ class TaskIndex:
         """Whether `ripen` may have something to do."""
         return bool(self._delayed) and self._delayed[0][0] <= now
 
+    def ripe_at(self) -> float | None:
+        """The Unix time from which `ripen` has something to do, if nothing else changes."""
+        delayed = self._delayed
+        return delayed[0][0] if delayed else None
+
     def doomed(self) -> list[tuple[str, str, str]]:
         """(id, what it depends on, the state in which that ended) of tasks that can never become ready."""
         return [(task_id, *reason) for task_id, reason in self._doomed.items()]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
     from converge.coordination.task_record import TaskEvent
+    from converge.core.notices import Notices
     from converge.core.plain import Plain
     from converge.core.store import Store
     from converge.core.topic import Topic
@@ -370,6 +371,14 @@ class TaskManager:
     def may_have_changed(self) -> bool:
         """Whether `poll` would tell anything: cheap, never waits for a writer, never a false no."""
         return self._steps.view.generation != self._told or self._steps.view.may_have_changed()
+
+    def due_in(self) -> float | None:
+        """In how many seconds `poll` may tell something although the store has not changed; None: never."""
+        return self._steps.view.due_in()
+
+    def notices(self) -> Notices | None:
+        """What tells that the store was written, as `VersionedStore.notices`."""
+        return self._steps.tasks.notices()
 
     def add_listener(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener` whenever tasks may have changed, from whichever thread did it.

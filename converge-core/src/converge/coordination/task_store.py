@@ -22,6 +22,7 @@ from converge.core.store import DELETED, Store, Write, versioned
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from converge.core.notices import Notices
     from converge.core.plain import Plain
     from converge.core.store import Change
 
@@ -170,6 +171,10 @@ class TaskStore:
     def may_have_changed(self, cursor: int) -> bool:
         """Whether `changes` could return anything: never a false no."""
         return self._store.may_have_changed(cursor)
+
+    def notices(self) -> Notices | None:
+        """As `VersionedStore.notices`."""
+        return self._store.notices()
 
     def changes(self, cursor: int) -> tuple[int, list[tuple[str, TaskRecord | None, int]]]:
         """The new cursor, and (id, record or None for a deleted one, version) of each task that changed since."""

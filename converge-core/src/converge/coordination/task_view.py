@@ -56,6 +56,11 @@ class TaskView:
             return True
         return self._index.is_ripe(self._clock.time())
 
+    def due_in(self) -> float | None:
+        """Seconds until a task may be claimed that had to wait for its time; None: none has to."""
+        at = self._index.ripe_at()
+        return None if at is None else max(0.0, at - self._clock.time())
+
     def _read_anew_or_on(self) -> bool:
         if self._cursor is None:
             return self._load()

@@ -11,6 +11,9 @@ from typing import Protocol
 
 __all__ = ["Alarms", "Sleeper"]
 
+_FAR_SEC = 2.0
+_TOGETHER_SEC = 0.125
+
 
 class Sleeper(Protocol):
     """Who waits. It is called when its alarm may be due, by the clock of the event loop."""
@@ -22,6 +25,7 @@ class Sleeper(Protocol):
 class Alarms:
     """Rings sleepers, all with one timer of the event loop, however many there are. Use `of`.
 
+    Those of 2 s and more may ring up to 1/8 s late: the alarms of many agents at one moment wake the process once.
     An alarm is never taken back: a sleeper that was woken by something else keeps it, and says at the ring how long it
     has still to go. So a wait that ends early, as most do, costs nothing. Sleepers are held weakly.
     """
@@ -40,7 +44,7 @@ class Alarms:
 
     def set(self, sleeper: Sleeper, when: float, loop: asyncio.AbstractEventLoop) -> None:
         """Ring `sleeper` when the clock of `loop` reads `when`."""
-        heapq.heappush(self._heap, (when, next(self._number), weakref.ref(sleeper)))
+        heapq.heappush(self._heap, (_rounded(when, loop.time()), next(self._number), weakref.ref(sleeper)))
         self._arm(loop)
 
     def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -58,10 +62,14 @@ class Alarms:
             reference = heapq.heappop(heap)[2]
             sleeper = reference()
             if sleeper is not None and (when := sleeper.ring(now)) is not None:
-                again.append((when, next(self._number), reference))
+                again.append((_rounded(when, now), next(self._number), reference))
         for alarm in again:
             heapq.heappush(heap, alarm)
         self._arm(loop)
+
+
+def _rounded(when: float, now: float) -> float:
+    return when if when - now < _FAR_SEC else math.ceil(when / _TOGETHER_SEC) * _TOGETHER_SEC
 
 
 _alarms: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Alarms] = weakref.WeakKeyDictionary()

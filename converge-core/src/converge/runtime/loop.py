@@ -29,7 +29,7 @@ from converge.runtime.upkeep import FailureStreak, Upkeep
 from converge.runtime.watch import TaskWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 
     from converge.coordination.approvals import Approvals
     from converge.coordination.pool_manager import PoolManager
@@ -138,7 +138,7 @@ class AgentRuntime(Life):
             "metrics_collector": metrics_collector,
             "replay_log": replay_log,
             "store_thread": self._store_thread,
-            "capabilities": lambda: agent.capabilities.names(),  # the set may be replaced
+            "capabilities": self._capabilities,
             **(executor_kwargs or {}),
         }
         self._tools = AgentTools(kwargs.get("tool_registry", tool_registry))
@@ -210,6 +210,9 @@ class AgentRuntime(Life):
     async def drop_parked(self, message_id: str) -> int:
         """Forget parked messages of this id for good; how many there were. Raises what the store raises."""
         return await self._turns.parking.drop(message_id, self._on_store)
+
+    def _capabilities(self) -> Collection[str]:
+        return self.agent.capabilities.names()  # of the set that the agent has now: it may be replaced
 
     def _agrees(self, check: Callable[[], bool] | None) -> bool:
         try:
@@ -303,6 +306,8 @@ class AgentRuntime(Life):
 
     async def _work(self) -> None:
         turns, at_once = self._turns, True
+        if isinstance(self._scheduler, Scheduler):
+            self._scheduler.rests = self._rests
         while self.agent.state is not AgentState.OFFLINE and not self._is_ending():
             try:
                 if not at_once:
@@ -314,12 +319,15 @@ class AgentRuntime(Life):
                 if at_once:
                     await asyncio.sleep(0)
             except asyncio.CancelledError:
-                if self._is_ending():
+                if self._is_ending() or self._is_cut_off():
                     raise
                 undo_cancel()  # a plain `decide` has cancelled the task that it runs in
                 _log.warning("%s: its loop was cancelled, and not by a stop; it goes on", self.agent.id)
             except SystemExit as error:  # of a scheduler that somebody else wrote; it would end the process
                 raise contained(error) from error
+
+    def _rests(self) -> float:
+        return self._receive_timeout if self._turns.is_at_rest() and not self._is_ending() else 0.0
 
     def _has_claimed(self) -> None:
         if self._tasks is not None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from converge.runtime.alarms import Alarms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Scheduler"]
 
@@ -18,9 +22,14 @@ class Scheduler:
     waits at a time. A wait costs a bare future: all of an event loop share one timer.
     """
 
-    __slots__ = ("__weakref__", "_alarm", "_due", "_lock", "_loop", "_noticed", "_thread", "_waiter")  # one an agent
+    __slots__ = (  # one an agent
+        "__weakref__", "_alarm", "_due", "_lock", "_loop", "_noticed", "_thread", "_waiter", "rests",
+    )  # fmt: skip
 
     def __init__(self) -> None:
+        self.rests: Callable[[], float] | None = None
+        """Asked when the time of a wait is over: for how many seconds more it may go on, 0 for none. So an agent that
+        has nothing to do sleeps on without being woken. It raises nothing."""
         self._noticed = False
         self._waiter: asyncio.Future[bool] | None = None
         self._due: float | None = None  # of the present wait
@@ -78,6 +87,8 @@ class Scheduler:
         self._alarm = None
         if self._due is None:
             return None
+        if self._due <= now and self.rests is not None:
+            self._due = max(self._due, now + self.rests())
         if self._due > now:
             self._alarm = self._due
         elif self._waiter is not None and not self._waiter.done():

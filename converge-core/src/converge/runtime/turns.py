@@ -35,6 +35,7 @@ _PENDING_SHOWN = 32
 _MESSAGES_AT_ONCE = 64
 _FAILURES_BEFORE_ERROR = 5
 _MAX_BACKOFF_SEC = 30.0
+_SAME_MOMENT_SEC = 0.05
 _ONE_SENDER_BACKOFF_SEC = 1.0  # it may be the sender's fault; the messages of others wait behind these
 _UNSIGNED = "unsigned"
 _NOBODY: frozenset[str] = frozenset()  # each empty one takes 216 bytes
@@ -150,7 +151,11 @@ class Turns:
         return planned or ticks or self._approvals is not None or self.has_more or agent.state is AgentState.OFFLINE
 
     def _may_have_other_pools(self) -> bool:
-        return self._tasks is not None and self._pools is not None and self._pools.may_have_changed()
+        return (
+            self._tasks is not None
+            and self._pools is not None
+            and self._pools.may_have_changed(max_age_sec=_SAME_MOMENT_SEC)
+        )
 
     def _asks_by(self) -> object:
         """What decides which tasks an agent is shown, besides the tasks."""

@@ -8,6 +8,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from converge.core.notices import POLL_INTERVAL_SEC, Pace
 from converge.runtime.calls import backoff
 from converge.runtime.threads import StoreThread
 
@@ -16,21 +17,14 @@ if TYPE_CHECKING:
 
     from converge.coordination.task_manager import TaskManager
 
-__all__ = ["POLL_INTERVAL_SEC", "QUIET_INTERVAL_SEC", "QUIET_SEC", "TaskWatch"]
+__all__ = ["TaskWatch"]
 
-POLL_INTERVAL_SEC = 0.005
-"""How often the store is asked. A wake of the process costs more than the question."""
-
-QUIET_INTERVAL_SEC = 0.01
-"""How often when nothing has happened for `QUIET_SEC`: what comes then is still seen well within 20 ms."""
-
-QUIET_SEC = 1.0
 _MAX_PAUSE_SEC = 5.0
 _log = logging.getLogger(__name__)
 
 
 class TaskWatch:
-    """Asks a manager every 5 to 10 ms whether its store has changed, and lets it tell its listeners. Use `of`."""
+    """Asks a manager whether its store has changed, at the pace of `Pace`, and lets it tell its listeners. Use `of`."""
 
     def __init__(self, tasks: TaskManager) -> None:
         self._tasks = tasks
@@ -41,7 +35,8 @@ class TaskWatch:
         self._thread_id: int | None = None
         self._told = False  # the event loop will come to it
         self._thread = StoreThread()
-        self._failures = self._quiet = 0
+        self._failures = 0
+        self._pace: Pace | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._job: asyncio.Task[None] | None = None  # reads what has changed
 
@@ -66,8 +61,9 @@ class TaskWatch:
             self._loop, self._thread_id = asyncio.get_running_loop(), threading.get_ident()
             self._remove = self._tasks.add_listener(self._changed)
             self._thread.open()
-            self._failures = self._quiet = 0
-            self._ask_later(self._loop)
+            self._failures = 0
+            self._pace = Pace(self._loop, self._tasks.notices(), self._ask_now)
+            self._ask_later(self._loop, changed=True)
 
     async def close(self, wake: Callable[[], None] | None = None) -> None:
         """Undo one `open`; the last one ends the watching."""
@@ -78,6 +74,8 @@ class TaskWatch:
             self._remove()
             self._remove = None
             _watches.pop((self._tasks, asyncio.get_running_loop()), None)
+            if self._pace is not None:
+                self._pace.close()
             if self._timer is not None:
                 self._timer.cancel()
             if self._job is not None:
@@ -102,14 +100,24 @@ class TaskWatch:
             except Exception:  # noqa: BLE001  # a scheduler may be the user's own
                 _log.exception("waking who follows tasks failed; the others are woken")
 
-    def _ask_later(self, loop: asyncio.AbstractEventLoop) -> None:
-        # A bare timer: a task that sleeps would take twice as many turns of the event loop, a hundred times a second.
-        pause = backoff(self._failures, _MAX_PAUSE_SEC) if self._failures else _pause(self._quiet)
+    def _ask_later(self, loop: asyncio.AbstractEventLoop, *, changed: bool) -> None:
+        # A bare timer: a task that sleeps would take twice as many turns of the event loop, 200 times a second.
+        if self._pace is None:
+            return
+        pause = self._pace.pause(changed=changed)
+        if self._failures:
+            pause = backoff(self._failures, _MAX_PAUSE_SEC)
+        elif (due_in := self._tasks.due_in()) is not None:
+            pause = min(pause, max(due_in, POLL_INTERVAL_SEC))
         self._timer = loop.call_later(pause, self._ask, loop)
+
+    def _ask_now(self) -> None:
+        if self._timer is not None and self._loop is not None:  # else it is being asked
+            self._timer.cancel()
+            self._ask(self._loop)
 
     def _ask(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
-        self._quiet += 1
         try:
             changed = self._tasks.may_have_changed()
         except Exception:  # noqa: BLE001  # counted, logged, tried again more slowly
@@ -120,18 +128,17 @@ class TaskWatch:
         if changed:
             self._job = loop.create_task(self._poll(loop), name="converge-task-watch")
         else:
-            self._ask_later(loop)
+            self._ask_later(loop, changed=False)
 
     async def _poll(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
-            self._quiet = 0
             await (self._thread.run(self._tasks.poll) if self._tasks.blocking else _now(self._tasks))
             self._failures = 0
         except Exception:  # noqa: BLE001  # counted, logged, tried again more slowly
             self._failed()
         self._job = None
         if self._users:
-            self._ask_later(loop)
+            self._ask_later(loop, changed=True)
 
     def _failed(self) -> None:
         self._failures += 1
@@ -139,10 +146,6 @@ class TaskWatch:
 
 
 _watches: dict[tuple[TaskManager, asyncio.AbstractEventLoop], TaskWatch] = {}
-
-
-def _pause(quiet: int) -> float:
-    return QUIET_INTERVAL_SEC if quiet * POLL_INTERVAL_SEC > QUIET_SEC else POLL_INTERVAL_SEC
 
 
 async def _now(tasks: TaskManager) -> None:

@@ -15,6 +15,7 @@ from attrs import define, field
 
 from converge.core.follower import Follower
 from converge.core.ids import new_id
+from converge.core.notices import POLL_INTERVAL_SEC, Pace
 from converge.core.store import DELETED, versioned
 from converge.core.topic import Topic
 
@@ -24,9 +25,8 @@ if TYPE_CHECKING:
     from converge.core.plain import Plain
     from converge.core.store import Change, Store
 
-__all__ = ["POLL_INTERVAL_SEC", "Letter", "PostOffice", "Resident"]
+__all__ = ["Letter", "PostOffice", "Resident"]
 
-POLL_INTERVAL_SEC = 0.005
 _SWEEP_SEC = 30.0
 _MAX_PAUSE_SEC = 5.0
 _MAIL, _BOX, _READ = "mail:", "mailbox:", "read:"
@@ -91,6 +91,7 @@ class PostOffice:
         self._writes: list[_Write] = []
         self._wake = asyncio.Event()
         self._job: asyncio.Task[None] | None = None
+        self._pace: Pace | None = None
         self._executor: ThreadPoolExecutor | None = None
         self._lock = asyncio.Lock()
         self._sweep_at = 0.0
@@ -118,7 +119,8 @@ class PostOffice:
         if self._job is None:
             self._closing = False
             self._sweep_at = self._now() + _SWEEP_SEC * random.random()  # noqa: S311  # only spreads the work
-            self._job = asyncio.create_task(self._work(), name="converge-post")
+            self._pace = Pace(asyncio.get_running_loop(), self.store.notices(), self._wake.set)
+            self._job = asyncio.create_task(self._work(self._pace), name="converge-post")
         return found
 
     async def close(self, resident: Resident) -> None:
@@ -129,9 +131,10 @@ class PostOffice:
             return
         job, self._job, self._closing = self._job, None, True
         _offices.get(asyncio.get_running_loop(), WeakKeyDictionary()).pop(self.store, None)
-        if job is not None:
+        if job is not None and self._pace is not None:
             self._wake.set()
             await asyncio.wait({job})
+            self._pace.close()
         if self._executor is not None:
             self._executor.shutdown(wait=False)
             self._executor = None
@@ -194,17 +197,18 @@ class PostOffice:
 
     # -- the job
 
-    async def _work(self) -> None:
-        failures = 0
+    async def _work(self, pace: Pace) -> None:
+        failures, changed = 0, True
         while not self._closing or self._writes:
             if not self._closing:
+                pause = pace.pause(changed=changed)
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(min(POLL_INTERVAL_SEC * 2.0**failures, _MAX_PAUSE_SEC)):
+                    async with asyncio.timeout(max(pause, min(POLL_INTERVAL_SEC * 2.0**failures, _MAX_PAUSE_SEC))):
                         await self._wake.wait()
             self._wake.clear()
             await self._flush()
             try:
-                await self.catch_up()
+                changed = await self.catch_up()
                 await self._sweep()
                 failures = 0
             except Exception:  # noqa: BLE001  # a store that is away for a while; logged, tried again more slowly
@@ -246,11 +250,11 @@ class PostOffice:
         if not sent:
             self._sent.pop(_agent_of(key), None)
 
-    async def catch_up(self) -> None:
-        """Take what has changed in the store by now."""
+    async def catch_up(self) -> bool:
+        """Take what has changed in the store by now; whether anything has."""
         async with self._lock:  # what another one has read and not yet applied is no news to the follower
             if not self._follower.may_have_changed():
-                return
+                return False
             anew, changes = await self._call(self._follower.poll)
             if anew:
                 for box in self._boxes.values():
@@ -258,6 +262,7 @@ class PostOffice:
                     box.size = 0
             for change in changes:
                 self._apply(change)
+            return True
 
     def _apply(self, change: Change) -> None:
         if change.key.startswith(_MAIL):
