@@ -19,8 +19,9 @@ from converge.extensions.storage.memory import MemoryStore
 from converge.extensions.storage.sqlite import SQLiteStore
 from converge.network.discovery import AgentDescriptor, DiscoveryQuery, DiscoveryService
 from converge.network.transport.local import LocalTransport, LocalTransportRegistry
-from converge.runtime import presence
 from converge.runtime.loop import AgentRuntime
+from converge.runtime.shared.base import Shared
+from converge.runtime.shared.leases import LeaseRenewer
 from tests.core.network.discovery_clock import EVERYBODY, listed
 
 WORKER = Path(__file__).with_name("discovery_worker.py")
@@ -96,7 +97,7 @@ async def test_agents_that_share_a_service_are_renewed_together_and_unregistered
     for started in runtimes:
         await started.stop()
     assert store.list() == []
-    assert presence._renewers == {}
+    assert [key for key in Shared._living if key[1] is discovery] == []
     assert [task.get_name() for task in asyncio.all_tasks() if task.get_name() == "converge-presence"] == []
 
 
@@ -125,11 +126,11 @@ async def test_renewing_goes_on_when_the_store_was_away(caplog: pytest.LogCaptur
     store = Flaky()
     discovery = DiscoveryService(store, lease_ttl_sec=60.0)
     async with runtime(discovery) as started:
-        renewer = presence.Renewer.of(discovery)
+        renewer = LeaseRenewer.of(discovery)
         store.failures, discovery.lease_ttl_sec = 2, 0.3
         await renewer.close(started.agent.id)
-        renewer = presence.Renewer.of(discovery)  # now at the shorter interval
-        renewer.open(started.agent.id, started.agent.id, started._network)
+        renewer = LeaseRenewer.of(discovery)  # now at the shorter interval
+        renewer.open(started.agent.id, (started.agent.id, started._network))
         before = store.get(f"agent:{started.agent.id}")
         await eventually(lambda: store.get(f"agent:{started.agent.id}") != before)
         assert store.failures == 0
@@ -140,7 +141,7 @@ async def test_renewing_goes_on_when_the_store_was_away(caplog: pytest.LogCaptur
 async def test_a_runtime_without_a_store_has_no_renewer() -> None:
     discovery = DiscoveryService()
     async with runtime(discovery):
-        assert presence._renewers == {}
+        assert [key for key in Shared._living if key[1] is discovery] == []
 
 
 async def test_a_given_descriptor_is_signed_and_renewed_too() -> None:

@@ -11,8 +11,8 @@ from converge.coordination.task_manager import TaskManager
 from converge.core.message import Message
 from converge.core.task import Task
 from converge.network.transport.local import LocalTransport, LocalTransportRegistry
-from converge.runtime.renewing import ClaimRenewer
 from converge.runtime.scheduler import Scheduler
+from converge.runtime.shared.claims import ClaimRenewer
 from converge.runtime.threads import StoreThread
 from tests.core.runtime.conftest import PATIENCE_SEC
 
@@ -90,4 +90,6 @@ async def test_a_claim_is_renewed_by_the_shared_renewer_until_its_agent_closes()
     await renewer.close("holder")
     assert ClaimRenewer.of(tasks) is renewer
     await renewer.close("idle")
-    assert ClaimRenewer.of(tasks) is not renewer
+    other = ClaimRenewer.of(tasks)
+    assert other is not renewer
+    await other.close("nobody")

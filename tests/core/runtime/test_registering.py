@@ -14,8 +14,8 @@ from converge.network.discovery import AgentDescriptor, DiscoveryService
 from converge.network.errors import DescriptorRefused
 from converge.network.network import AgentNetwork, build_descriptor
 from converge.network.transport.local import LocalTransport, LocalTransportRegistry
-from converge.runtime import registering
-from converge.runtime.registering import Desk
+from converge.runtime.shared import registering
+from converge.runtime.shared.registering import Desk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -26,8 +26,8 @@ from converge.runtime.errors import CallFailed
 from converge.runtime.inbox import DEFAULT_INBOX_SIZE, Inbox
 from converge.runtime.loop import Inbox as InboxOfLoop
 from converge.runtime.scheduler import Scheduler
+from converge.runtime.shared.tasks import TaskWatch
 from converge.runtime.threads import StoreThread, in_own_thread
-from converge.runtime.watch import TaskWatch
 from tests.core.runtime.conftest import PATIENCE_SEC, until
 
 if TYPE_CHECKING:
@@ -228,11 +228,12 @@ async def test_a_watch_is_shared_by_the_users_of_a_manager_and_forgets_it_after_
     tasks = TaskManager()
     watch = TaskWatch.of(tasks)
     assert TaskWatch.of(tasks) is watch
-    watch.open()
-    watch.open()
-    await watch.close()
+    watch.open(1, lambda: None)
+    watch.open(2, lambda: None)
+    await watch.close(1)
     assert TaskWatch.of(tasks) is watch
-    await watch.close()
+    await watch.close(2)
+    await watch.close(2)
     gone = weakref.ref(tasks)
     del tasks, watch
     gc.collect()
@@ -254,10 +255,10 @@ async def test_a_watch_goes_on_after_the_store_has_failed(caplog: pytest.LogCapt
     tasks, told = Moody(store), list[bool]()
     tasks.add_listener(lambda: told.append(True))
     watch = TaskWatch.of(tasks)
-    watch.open()
+    watch.open(1, lambda: None)
     TaskManager(store).submit(Task())
     await until(lambda: told)
-    await watch.close()
+    await watch.close(1)
     assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
 
 
@@ -287,7 +288,7 @@ async def test_a_watch_of_a_silent_store_asks_hardly_ever_and_is_told_of_what_co
 
     tasks, elsewhere, woken = Asked(stores[0]), TaskManager(stores[1]), asyncio.Event()
     watch = TaskWatch.of(tasks)
-    watch.open(woken.set)
+    watch.open(1, woken.set)
     for number in range(1, 4):
         await asyncio.sleep(0.3)
         before = asked
@@ -298,7 +299,7 @@ async def test_a_watch_of_a_silent_store_asks_hardly_ever_and_is_told_of_what_co
         async with asyncio.timeout(PATIENCE_SEC):
             await woken.wait()
         assert len(tasks.list_pending_tasks()) == number
-    await watch.close()
+    await watch.close(1)
 
 
 async def test_a_task_whose_pause_is_over_is_noticed_though_nobody_writes(
@@ -307,13 +308,13 @@ async def test_a_task_whose_pause_is_over_is_noticed_though_nobody_writes(
     monkeypatch.setattr(notices, "TOLD_INTERVAL_SEC", 3600.0)
     tasks, shown = TaskManager(stores[0]), list[int]()
     watch = TaskWatch.of(tasks)
-    watch.open(lambda: shown.append(len(tasks.list_pending_tasks())))
+    watch.open(1, lambda: shown.append(len(tasks.list_pending_tasks())))
     task_id = tasks.submit(Task(constraints={"max_retries": 1, "retry_backoff_sec": 0.5}))
     assert tasks.claim("agent", task_id)
     tasks.fail_task(task_id, "not now", agent_id="agent")
     await until(lambda: shown and shown[-1] == 0)
     await until(lambda: shown[-1] == 1)
-    await watch.close()
+    await watch.close(1)
 
 
 # -- calls

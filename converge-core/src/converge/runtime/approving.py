@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,7 @@ from converge.coordination.errors import ApprovalRefused
 from converge.core.agent import Outcome
 from converge.core.decision_data import BUILT_IN, decision_from_plain
 from converge.core.decisions import Decision, InvokeTool, SendMessage
-from converge.runtime.calls import backoff, described
-from converge.runtime.threads import StoreThread
+from converge.runtime.calls import described
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -22,14 +20,9 @@ if TYPE_CHECKING:
     from converge.coordination.approvals import Approvals
     from converge.policy.approval import ApprovalPolicy
 
-__all__ = ["POLL_INTERVAL_SEC", "ApprovalGate", "ApprovalWatch", "gate_of"]
+__all__ = ["ApprovalGate", "gate_of"]
 
-POLL_INTERVAL_SEC = 0.25
-"""How often the store is asked whether a person has answered."""
-
-_MAX_PAUSE_SEC = 5.0
 _MAX_ABOUT = 200
-_CLEAN_INTERVAL_SEC = 3600.0
 _log = logging.getLogger(__name__)
 
 
@@ -154,70 +147,6 @@ class ApprovalGate:
         if isinstance(decision, SendMessage):  # a receiver refuses one that is as old as the wait was long
             return SendMessage(decision.message.evolve(timestamp=int(time.time() * 1000)))
         return decision
-
-
-class ApprovalWatch:
-    """Wakes the agents that have something to do about an answer: one for all the runtimes that share approvals.
-
-    Use `of`.
-    """
-
-    def __init__(self, approvals: Approvals) -> None:
-        self._approvals = approvals
-        self._wake: dict[str, Callable[[], None]] = {}
-        self._thread = StoreThread()
-        self._job: asyncio.Task[None] | None = None
-
-    @classmethod
-    def of(cls, approvals: Approvals) -> ApprovalWatch:
-        """The watch of `approvals` on the running event loop."""
-        key = approvals, asyncio.get_running_loop()
-        if (watch := _watches.get(key)) is None:
-            watch = _watches[key] = cls(approvals)
-        return watch
-
-    def open(self, agent_id: str, wake: Callable[[], None]) -> None:
-        """Call `wake` when the agent has something to do, until `close`."""
-        self._wake[agent_id] = wake
-        if self._job is None:
-            self._thread.open()
-            self._job = asyncio.create_task(self._watch(), name="converge-approvals")
-
-    async def close(self, agent_id: str) -> None:
-        """Undo one `open`; the last one ends the watching."""
-        self._wake.pop(agent_id, None)
-        if not self._wake and self._job is not None:
-            job, self._job = self._job, None
-            _watches.pop((self._approvals, asyncio.get_running_loop()), None)
-            job.cancel()
-            await asyncio.wait({job})
-            self._thread.close()
-
-    async def _watch(self) -> None:
-        approvals, failures, cleaned = self._approvals, 0, 0.0
-        while True:
-            await asyncio.sleep(backoff(failures, _MAX_PAUSE_SEC) if failures else POLL_INTERVAL_SEC)
-            try:
-                if approvals.may_have_changed():
-                    await self._on_store(approvals.poll)
-                for agent_id in approvals.due() & self._wake.keys():
-                    self._wake[agent_id]()
-                if time.monotonic() - cleaned > _CLEAN_INTERVAL_SEC:
-                    cleaned = time.monotonic()
-                    await self._on_store(approvals.forget_old)
-                failures = 0
-            except Exception:  # noqa: BLE001  # logged, tried again more slowly
-                failures += 1
-                _log.exception("following the approvals failed (%d in a row)", failures)
-
-    async def _on_store(self, call: Callable[[], object]) -> None:
-        if self._approvals.blocking:
-            await self._thread.run(call)
-        else:
-            call()
-
-
-_watches: dict[tuple[Approvals, asyncio.AbstractEventLoop], ApprovalWatch] = {}
 
 
 def gate_of(

@@ -11,9 +11,9 @@ from enum import IntEnum
 from functools import partial
 from typing import TYPE_CHECKING
 
-from converge.runtime.approving import ApprovalWatch
-from converge.runtime.renewing import ClaimRenewer
-from converge.runtime.watch import TaskWatch
+from converge.runtime.shared.approvals import ApprovalWatch
+from converge.runtime.shared.claims import ClaimRenewer
+from converge.runtime.shared.tasks import TaskWatch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -83,7 +83,7 @@ def _unbind(mine: AgentRuntime) -> None:
 
 async def _end_watch(mine: AgentRuntime) -> None:
     if mine._tasks is not None:
-        await TaskWatch.of(mine._tasks).close(mine._scheduler.notify)
+        await TaskWatch.of(mine._tasks).close(mine)
 
 
 async def _end_renewing(mine: AgentRuntime) -> None:

@@ -11,7 +11,7 @@ from converge.core.agent import Agent, AgentState
 from converge.core.message import Message
 from converge.network.network import AgentNetwork
 from converge.runtime.agent_tools import AgentTools
-from converge.runtime.approving import ApprovalWatch, gate_of
+from converge.runtime.approving import gate_of
 from converge.runtime.calls import contained, end_all, settled, undo_cancel, within
 from converge.runtime.closing import Step, undo
 from converge.runtime.context import AgentContext
@@ -20,13 +20,14 @@ from converge.runtime.inbox import Inbox
 from converge.runtime.life import STOP_TIMEOUT_SEC, Life
 from converge.runtime.parking import ParkedMessage, Parking
 from converge.runtime.presence import Presence
-from converge.runtime.renewing import ClaimRenewer
 from converge.runtime.scheduler import Scheduler
+from converge.runtime.shared.approvals import ApprovalWatch
+from converge.runtime.shared.claims import ClaimRenewer
+from converge.runtime.shared.tasks import TaskWatch
 from converge.runtime.telling import Teller
 from converge.runtime.threads import StoreThread
 from converge.runtime.turns import Turns
 from converge.runtime.upkeep import FailureStreak, Upkeep
-from converge.runtime.watch import TaskWatch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
@@ -233,7 +234,7 @@ class AgentRuntime(Life):
         agent.bind(context.lend(self._store, self._metrics, self._turns))
         self._reached = Step.CONTEXT
         if self._tasks is not None:
-            TaskWatch.of(self._tasks).open(self._scheduler.notify)
+            TaskWatch.of(self._tasks).open(self, self._scheduler.notify)
             self._reached = Step.CLAIMS  # the watch is open
             ClaimRenewer.of(self._tasks).open(agent.id, self._renewing_failed)
             self._reached = Step.RENEWING

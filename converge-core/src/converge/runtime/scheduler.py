@@ -7,7 +7,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from converge.runtime.alarms import Alarms
+from converge.runtime.shared.alarms import Alarms
 
 if TYPE_CHECKING:
     from collections.abc import Callable

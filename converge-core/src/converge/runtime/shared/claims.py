@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from converge.runtime.alarms import Alarms
+from converge.coordination.task_manager import TaskManager
 from converge.runtime.calls import backoff, contained, described
-from converge.runtime.threads import StoreThread
+from converge.runtime.shared.alarms import Alarms
+from converge.runtime.shared.base import Shared
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
-
-    from converge.coordination.task_manager import TaskManager
+    from collections.abc import Collection
 
 __all__ = ["ClaimRenewer"]
 
@@ -28,56 +28,39 @@ class _Looked(NamedTuple):
     error: Exception | None = None
 
 
-class ClaimRenewer:
+class ClaimRenewer(Shared[TaskManager, str, Callable[[], None]]):
     """Renews the claims of all its agents, each where a third of its TTL is over. Use `of`.
 
-    Who holds nothing costs nothing but a place in a set: every 30 s the manager is asked who holds a task. What is due
-    at the same time is done in one hop to the store thread.
+    A member is called when the renewing of its claims fails. Who holds nothing costs nothing but a place in a dict:
+    every 30 s the manager is asked who holds a task. What is due at the same time is done in one hop to the store
+    thread.
     """
 
+    NAME = "converge-claims"
+
     def __init__(self, tasks: TaskManager) -> None:
-        self._tasks = tasks
-        self._kept: dict[str, Callable[[], None]] = {}
+        super().__init__(tasks)
         self._due: list[tuple[float, str]] = []
         self._at: dict[str, float] = {}  # the entry of `_due` that counts
         self._failures: dict[str, int] = {}
         self._poked: set[str] = set()
-        self._thread = StoreThread()
         self._waiter: asyncio.Future[None] | None = None
-        self._job: asyncio.Task[None] | None = None
 
-    @classmethod
-    def of(cls, tasks: TaskManager) -> ClaimRenewer:
-        """The renewer of `tasks` on the running event loop."""
-        key = tasks, asyncio.get_running_loop()
-        if (renewer := _renewers.get(key)) is None:
-            renewer = _renewers[key] = cls(tasks)
-        return renewer
-
-    def open(self, agent_id: str, failed: Callable[[], None]) -> None:
-        """Renew what the agent holds, until `close`; `failed` is called when that fails."""
-        self._kept[agent_id] = failed
-        if self._job is None:
-            self._thread.open()
-            self._job = asyncio.create_task(self._renew(), name="converge-claims")
-        self.look(agent_id)
+    def open(self, key: str, member: Callable[[], None]) -> None:
+        """Renew what the agent of this id holds, until `close`."""
+        super().open(key, member)
+        self.look(key)
 
     def look(self, agent_id: str) -> None:
         """The agent may hold a task that it did not hold before. For the event loop."""
-        if agent_id in self._kept:
+        if agent_id in self._members:
             self._poked.add(agent_id)
             self._wake()
 
-    async def close(self, agent_id: str) -> None:
+    async def close(self, key: str) -> None:
         """Undo one `open`; the last one ends the renewing."""
-        self._kept.pop(agent_id, None)
-        self._forget(agent_id)
-        if not self._kept and self._job is not None:
-            job, self._job = self._job, None
-            _renewers.pop((self._tasks, asyncio.get_running_loop()), None)
-            job.cancel()
-            await asyncio.wait({job})
-            self._thread.close()
+        self._forget(key)
+        await super().close(key)
 
     def ring(self, now: float) -> float | None:
         """Go on if something is due. `Alarms` calls this."""
@@ -86,7 +69,7 @@ class ClaimRenewer:
 
     # -- the job
 
-    async def _renew(self) -> None:
+    async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         check_at = loop.time() + _CHECK_SEC
         while True:
@@ -124,29 +107,29 @@ class ClaimRenewer:
             when, agent_id = heapq.heappop(self._due)
             if self._at.get(agent_id) == when:
                 due.add(agent_id)
-        return due & self._kept.keys()
+        return due & self._members.keys()
 
     async def _looked(self, asked: Collection[str], *, check: bool) -> dict[str, _Looked]:
         """Renew what is due of `asked`, and with `check` of all that hold a task; what was found."""
 
         def look() -> dict[str, _Looked]:
-            holders = self._tasks.holders()
+            holders = self._subject.holders()
             return {
                 **{agent_id: _Looked(None) for agent_id in asked if agent_id not in holders},
                 **{agent_id: self._look(agent_id) for agent_id in (kept if check else asked) if agent_id in holders},
             }
 
-        kept = [*self._kept] if check else []
-        return await self._thread.run(look) if self._tasks.blocking else look()
+        kept = [*self._members] if check else []
+        return await self._on_store(look)
 
     def _look(self, agent_id: str) -> _Looked:
         try:
-            return _Looked(self._tasks.renew_claims(agent_id))
+            return _Looked(self._subject.renew_claims(agent_id))
         except Exception as error:  # noqa: BLE001  # the claims of the others are renewed nevertheless
             return _Looked(None, contained(error))
 
     def _note(self, agent_id: str, found: _Looked, now: float) -> None:
-        failed = self._kept.get(agent_id)
+        failed = self._members.get(agent_id)
         if failed is None:
             return
         if found.error is None:
@@ -171,6 +154,3 @@ class ClaimRenewer:
     def _forget(self, agent_id: str) -> None:
         self._at.pop(agent_id, None)
         self._failures.pop(agent_id, None)
-
-
-_renewers: dict[tuple[TaskManager, asyncio.AbstractEventLoop], ClaimRenewer] = {}
