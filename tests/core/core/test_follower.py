@@ -34,8 +34,10 @@ def test_on_an_empty_store_nothing_is_missed() -> None:
     store = MemoryStore()
     follower = Follower(store, "a:")
     assert told(follower) == (True, [])
+    assert not follower.may_have_changed()
     store.put("a:1", 1)
-    assert told(follower) == (True, [("a:1", 1)])
+    assert follower.may_have_changed()
+    assert told(follower) == (False, [("a:1", 1)])
     store.delete("a:1")
     assert told(follower) == (False, [("a:1", DELETED)])
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import closing
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from converge.core.message import Message
 from converge.core.task import Task
 from converge.network.transport.local import LocalTransport, LocalTransportRegistry
 from converge.runtime.scheduler import Scheduler
+from converge.runtime.shared.alarms import Alarms
 from converge.runtime.shared.claims import ClaimRenewer
 from converge.runtime.threads import StoreThread
 from tests.core.runtime.conftest import PATIENCE_SEC
@@ -26,6 +29,71 @@ async def test_waits_of_different_lengths_each_end_in_their_time_also_after_one_
     assert await long is True
     assert await one.wait_for_work(0.001) is False
     assert await other.wait_for_work(0.001) is False
+
+
+class HandSet(asyncio.SelectorEventLoop):
+    """An event loop whose clock a test sets, and whose timers it fires."""
+
+    def __init__(self) -> None:
+        self.now, self.timers = 1000.03, dict[float, Any]()
+        super().__init__()
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(  # type: ignore[override]  # typed loosely: it keeps what it is given
+        self, when: float, callback: Any, *args: Any, context: Any = None
+    ) -> Any:
+        self.timers[when] = lambda: callback(*args)
+
+    def fire(self) -> None:
+        self.now = min(self.timers)
+        asyncio._set_running_loop(self)
+        try:
+            self.timers.pop(self.now)()
+        finally:
+            asyncio._set_running_loop(None)
+
+
+class Rung:
+    def __init__(self, *again: float) -> None:
+        self.at, self.again = list[float](), [*again]
+
+    def ring(self, now: float) -> float | None:
+        self.at.append(now)
+        return now + self.again.pop(0) if self.again else None
+
+
+def test_those_that_wait_for_long_are_rung_together_and_others_at_their_time() -> None:
+    loop, alarms = HandSet(), Alarms()
+    many, soon, later = [Rung() for _ in range(1000)], Rung(), Rung(30.0, 0.01)
+    with closing(loop):
+        alarms.set(soon, loop.now + 1.9, loop)
+        for number, one in enumerate(many):
+            alarms.set(one, loop.now + 30.0 + number / 10_000, loop)
+        alarms.set(later, loop.now + 1.0, loop)
+        fired = 0
+        while loop.timers:
+            loop.fire()
+            fired += 1
+        assert soon.at == [1001.93]
+        assert fired <= 8, "a thousand alarms in a tenth of a second are two or three wakes"
+        for number, one in enumerate(many):
+            assert 0 <= one.at[0] - (1030.03 + number / 10_000) <= 0.125
+        assert later.at == [1001.03, 1031.125, 1031.135]
+
+
+async def test_who_rests_sleeps_on_until_it_does_not() -> None:
+    scheduler, rests = Scheduler(), [0.002] * 3 + [0.0]
+    scheduler.rests = lambda: rests.pop(0)
+    assert await scheduler.wait_for_work(0.002) is False
+    assert rests == []
+    scheduler.rests = lambda: 3600.0
+    waiting = asyncio.create_task(scheduler.wait_for_work(0.002))
+    await asyncio.sleep(0.02)
+    assert not waiting.done()
+    scheduler.notify()
+    assert await waiting is True
 
 
 async def test_only_one_waits_for_a_notice() -> None:

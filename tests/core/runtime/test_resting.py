@@ -14,6 +14,7 @@ from converge.core.capability import Capability
 from converge.core.identity import Identity
 from converge.core.task import Task
 from converge.extensions.storage.memory import MemoryStore
+from converge.runtime.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from converge.core.decisions import Decision
@@ -69,6 +70,37 @@ async def test_an_agent_at_rest_looks_at_nothing_and_is_shown_what_comes(world: 
     assert tasks.looks == before
     tasks.submit(Task())
     await agent.shown.wait()
+
+
+async def test_an_agent_at_rest_is_not_even_woken_and_with_a_scheduler_of_its_own_takes_no_turn(world: World) -> None:
+    class Counting(Scheduler):
+        woken = 0
+
+        async def wait_for_work(self, timeout: float | None) -> bool:
+            found = await super().wait_for_work(timeout)
+            self.woken += 1
+            return found
+
+    class Foreign(Counting):
+        @property
+        def rests(self) -> None:
+            return None
+
+        @rests.setter
+        def rests(self, value: object) -> None:
+            """As of one that knows nothing of resting."""
+
+    tasks, pools = Looking(), PoolManager(MemoryStore())
+    ours, foreign = Counting(), Foreign()
+    for scheduler in (ours, foreign):
+        await world.started(
+            Plain(), task_manager=tasks, pool_manager=pools, receive_timeout_sec=OFTEN_SEC, scheduler=scheduler
+        )
+    await eventually(lambda: foreign.woken > 5)
+    looks, woken = tasks.looks, ours.woken
+    before = foreign.woken
+    await eventually(lambda: foreign.woken > before + 20)
+    assert (tasks.looks, ours.woken) == (looks, woken)
 
 
 async def test_an_agent_with_an_on_tick_of_its_own_has_it_called_each_time(world: World) -> None:

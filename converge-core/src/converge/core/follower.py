@@ -17,11 +17,11 @@ class Follower:
 
     def __init__(self, store: VersionedStore, prefix: str) -> None:
         self._store, self._prefix = store, prefix
-        self._cursor = 0
+        self._cursor: int | None = None  # 0 is the cursor of a store that nobody has written to
 
     def may_have_changed(self) -> bool:
         """Whether `poll` could tell anything: cheap, never a false no."""
-        return not self._cursor or self._store.may_have_changed(self._cursor)
+        return self._cursor is None or self._store.may_have_changed(self._cursor)
 
     def poll(self) -> tuple[bool, list[Change]]:
         """Whether the cache has to be emptied first, and what to put into it.
@@ -30,7 +30,7 @@ class Follower:
         the emptying. Costs little when nothing changed. Not for several threads at once. A poll that raised has moved
         nothing: the next one tells the same again.
         """
-        if self._cursor:
+        if self._cursor is not None:
             if not self._store.may_have_changed(self._cursor):
                 return False, []
             try:
