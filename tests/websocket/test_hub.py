@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import socket
 import ssl
+import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from converge.network.transport.websocket import (
     WebSocketHub,
     WebSocketTransport,
 )
+from converge.network.transport.websocket.packets import encode_messages
 from tests.websocket.conftest import ALICE, BOB, CAROL, Agents, all_of, by_hand, to, until, within
 
 if TYPE_CHECKING:
@@ -139,6 +141,19 @@ async def test_only_agents_that_are_allowed_connect(agents: Agents) -> None:
         await agents(hub, BOB)
         assert hub.peers == {ALICE.fingerprint, BOB.fingerprint}
         assert hub.counters["closed_forbidden"] == 1
+
+
+async def test_what_comes_from_many_at_once_for_one_who_reads_it_is_not_dropped(agents: Agents) -> None:
+    async with WebSocketHub(limits=HubLimits(max_waiting_messages=100)) as hub, AsyncExitStack() as stack:
+        bob, senders = await agents(hub, BOB), [Identity.generate() for _ in range(4)]
+        lines = [await stack.enter_async_context(by_hand(hub, sender)) for sender in senders]
+        window = hub.limits.terms.window_messages
+        packets = [encode_messages([to(BOB, sender, n).to_bytes() for n in range(window)]) for sender in senders]
+        for line, packet in zip(lines, packets, strict=True):
+            await line.send(packet)
+        time.sleep(0.05)  # noqa: ASYNC251  # the hub reads all of them in one turn, as on a machine that is busy
+        received = await all_of(bob, len(lines) * window)
+    assert sorted(received) == sorted([*range(window)] * len(lines))
 
 
 async def test_the_metrics_say_what_there_is(hub: WebSocketHub, agents: Agents) -> None:

@@ -31,9 +31,9 @@ class Outbox:
     """Frames of messages, and packets that go before them; the packets that leave hold as much as waits and fits.
 
     `sent` counts the messages that were handed to the connection, `confirmed` those that the other side says it took,
-    `received` those that came from it. For one event
-    loop; `on_waiting` is called when there is something to send, `on_low` when little is left; `drained` is set while
-    there is nothing, and `room` whenever there may be more room than before.
+    `received` those that came from it. For one event loop; `on_waiting` is called when there is something to send,
+    `on_filling` before half of what may wait does, `on_low` when little is left; `drained` is set while there is
+    nothing, and `room` whenever there may be more room than before.
     """
 
     def __init__(self, max_messages: int, max_bytes: int, max_packet_bytes: int) -> None:
@@ -52,6 +52,7 @@ class Outbox:
         self.drained, self.room = asyncio.Event(), asyncio.Event()
         self.drained.set()
         self.on_waiting: Callable[[], None] | None = None
+        self.on_filling: Callable[[], None] | None = None
         self.on_low: Callable[[], None] | None = None
 
     def __len__(self) -> int:
@@ -94,6 +95,8 @@ class Outbox:
 
     def offer(self, frame: bytes) -> Full | None:
         """Add the frame of a message, or say which bound refuses it."""
+        if self.on_filling is not None and self._fills(len(self._frames) + 1, self._bytes + len(frame)):
+            self.on_filling()
         full = self.full_for(len(frame))
         if full is None:
             self._frames.append(frame)
@@ -196,7 +199,10 @@ class Outbox:
     @property
     def is_filling(self) -> bool:
         """Whether half of what may wait does: time to slow down those who send."""
-        return len(self._frames) * 2 >= self._max_messages or self._bytes * 2 >= self._max_bytes
+        return self._fills(len(self._frames), self._bytes)
+
+    def _fills(self, count: int, size: int) -> bool:
+        return count * 2 >= self._max_messages or size * 2 >= self._max_bytes
 
     @property
     def is_low(self) -> bool:

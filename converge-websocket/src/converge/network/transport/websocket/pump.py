@@ -28,8 +28,9 @@ _LULL_SEC = 0.0001
 class Pump:
     """Writes what comes after a lull at once, and else in the next turn of the event loop all that waits then.
 
-    A task takes over while the reader is slow (a task for each write would cost a lone message more than all the rest
-    of its way). `more_comes` says whether more is about to be put into the outbox in this turn. `blocked_since` is the
+    It does not wait for that turn when the outbox is filling, whose bound is for what the reader does not take. A task
+    takes over while the reader is slow (a task for each write would cost a lone message more than all the rest of its
+    way). `more_comes` says whether more is about to be put into the outbox in this turn. `blocked_since` is the
     monotonic time since when the reader has taken nothing of what is being written, or None.
     """
 
@@ -42,7 +43,7 @@ class Pump:
         self._is_scheduled = self._is_over = False
         self._unsent = 0
         self.blocked_since: float | None = None
-        outbox.on_waiting = self._soon
+        outbox.on_waiting, outbox.on_filling = self._soon, self._write
         if not outbox.drained.is_set():
             self._soon()
 
@@ -82,11 +83,14 @@ class Pump:
             self._write()
         else:
             self._is_scheduled = True
-            self._loop.call_soon(self._write)
+            self._loop.call_soon(self._write_scheduled)
+
+    def _write_scheduled(self) -> None:
+        self._is_scheduled = False
+        self._write()
 
     def _write(self) -> None:
-        self._is_scheduled = False
-        if self._is_over:
+        if self._is_over or self._blocked.is_set():
             return
         self._wrote_at = self._loop.time()
         transport = self._connection.transport
