@@ -54,6 +54,8 @@ class Place:
     """An agent with everything a runtime can be given, each part of it with the trap inside."""
 
     def __init__(self, world: World, store: SQLiteStore, trap: Trap) -> None:
+        self._others = {*threading.enumerate()}  # another test may have left one that stays
+
         class Carrier(LocalTransport):
             async def start(self) -> None:
                 await super().start()
@@ -112,7 +114,11 @@ class Place:
         mine = self.tasks.get_task("mine")
         assert mine is not None
         assert (mine.state, mine.assigned_to) == (TaskState.PENDING, None)
-        await until(lambda: not [each for each in threading.enumerate() if each.name.startswith("converge")])
+        await until(lambda: not self._threads())
+
+    def _threads(self) -> list[str]:
+        left = {*threading.enumerate()} - self._others
+        return [thread.name for thread in left if thread.name.startswith("converge")]
 
     async def works(self) -> None:
         """The same runtime starts all the same."""
