@@ -246,7 +246,6 @@ def main(kind: str, root: str, examples: str, steps: str, *explore: str) -> None
         settings=settings(
             max_examples=int(examples),
             stateful_step_count=int(steps),
-            deadline=None,
             database=None,
             derandomize=not explore,
             phases=[Phase.generate, Phase.shrink] if explore else [Phase.generate],

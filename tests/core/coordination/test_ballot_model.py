@@ -207,5 +207,5 @@ class BallotModel(RuleBasedStateMachine):
         assert listed == expected
 
 
-BallotModel.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+BallotModel.TestCase.settings = settings(max_examples=100, stateful_step_count=30)
 TestBallots = BallotModel.TestCase

@@ -188,7 +188,6 @@ def check(examples: int, *, of_mutant: bool = False) -> None:
         settings=settings(
             max_examples=examples,
             stateful_step_count=30,
-            deadline=None,
             database=None,
             phases=(Phase.generate,) if of_mutant else tuple(Phase),
             derandomize=of_mutant,  # so that a mutant that is caught once is caught always

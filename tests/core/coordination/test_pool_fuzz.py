@@ -105,7 +105,7 @@ def attempt(move: Any) -> Any:
         return error
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(change=damaged())
 def test_damaged_records_are_refused_by_documented_errors_and_never_admit_a_stranger(change: tuple[str, Any]) -> None:
     key, record = change
@@ -134,7 +134,7 @@ def test_damaged_records_are_refused_by_documented_errors_and_never_admit_a_stra
         assert pack(store.get(key)) == before
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(table=plain)
 def test_a_policy_table_that_is_not_what_was_stored_denies_or_is_another_policy_by_name(table: Any) -> None:
     store = MemoryStore()

@@ -125,5 +125,5 @@ class PoolModel(RuleBasedStateMachine):
                 assert manager.get_pools_for_agent(agent) == expected
 
 
-PoolModel.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+PoolModel.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
 TestPools = PoolModel.TestCase

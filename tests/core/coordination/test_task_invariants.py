@@ -255,7 +255,6 @@ def check(examples: int, steps: int, *, of_mutant: bool = False) -> None:
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,
-            deadline=None,
             database=None,
             phases=(Phase.generate,) if of_mutant else tuple(Phase),
             derandomize=of_mutant,

@@ -323,7 +323,6 @@ def check(clock: type[ManualClock], examples: int, *, of_mutant: bool = False) -
         settings=settings(
             max_examples=examples,
             stateful_step_count=40,
-            deadline=None,
             database=None,
             phases=(Phase.generate,) if of_mutant else tuple(Phase),
             derandomize=of_mutant,  # so that a mutant that is caught once is caught always

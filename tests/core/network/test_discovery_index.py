@@ -39,7 +39,7 @@ def found(index: TermIndex[AgentDescriptor], query: DiscoveryQuery) -> list[Agen
     return index.find_any(ways(query.topics, query.capabilities), lambda descriptor: descriptor.id)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.one_of(descriptors, st.integers(0, 7)), max_size=20), st.lists(queries, min_size=1, max_size=4))
 def test_the_index_finds_what_going_through_all_of_it_finds(
     changes: list[AgentDescriptor | int], asked: list[DiscoveryQuery]

@@ -261,7 +261,6 @@ def run(examples: int) -> None:
         settings=settings(
             max_examples=examples,
             stateful_step_count=40,
-            deadline=None,
             database=None,
             derandomize=True,
             report_multiple_bugs=False,

@@ -142,7 +142,7 @@ def test_a_window_of_no_length_takes_the_present_moment() -> None:
     assert [window.refusal(at(0)), window.refusal(at(0)), window.refusal(at(-0.001))] == [None, "replayed", "stale"]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(
         st.one_of(
@@ -170,7 +170,7 @@ def test_no_message_is_ever_accepted_twice_whatever_the_clock_does(steps: list[t
             assert window.refusal(accepted[int(value) % len(accepted)]) is not None
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.floats(0, 5), max_size=80), st.data())
 def test_with_a_clock_that_runs_every_fresh_message_is_accepted(steps: list[float], data: st.DataObject) -> None:
     clock = HandClock()

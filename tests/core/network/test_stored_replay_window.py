@@ -126,7 +126,7 @@ def test_the_same_id_with_another_timestamp_does_not_push_out_the_first() -> Non
     assert accept(StoredReplayWindow(store, "bob", now=clock), at(0)) == "replayed"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(
         st.one_of(

@@ -93,7 +93,7 @@ def test_a_limit_that_is_changed_begins_anew_and_the_others_go_on(clock: Clock) 
     st.integers(1, 5),
     st.sampled_from([0.5, 2.0]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_however_the_processes_ask_no_window_has_more_than_the_rate(
     steps: list[tuple[int, int, float]], burst: int, rate: float
 ) -> None:

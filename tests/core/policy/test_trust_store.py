@@ -93,7 +93,7 @@ def test_an_outcome_with_a_key_is_counted_once(*, shared: bool) -> None:
     assert model.get_trust("a") == pytest.approx(103 / 104)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     deaths=st.lists(st.tuples(st.integers(0, 8), st.booleans()), max_size=12),
     keys=st.lists(st.integers(0, 60), min_size=1, max_size=80),
@@ -233,7 +233,7 @@ plain = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(field=st.sampled_from([*SOUND, "more", ""]), value=plain)
 def test_what_is_no_record_denies_and_is_left_alone(field: str, value: Any) -> None:
     store: VersionedStore = MemoryStore()
