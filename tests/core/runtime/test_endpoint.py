@@ -78,12 +78,12 @@ class Site:
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
-    async def becomes(self, path: str, status: int, text: str = "") -> str:
-        """What `path` answers once it is of this status and has `text`."""
+    async def becomes(self, path: str, status: int, *texts: str) -> str:
+        """What `path` answers once it is of this status and has all `texts`."""
         async with asyncio.timeout(PATIENCE_SEC):
             while True:
                 code, body = await self.get(path)
-                if code == status and text in body:
+                if code == status and all(text in body for text in texts):
                     return body
                 await asyncio.sleep(0.02)
 
@@ -127,8 +127,12 @@ async def test_one_process_says_how_its_agents_are(tmp_path: Path) -> None:
     async with running(tmp_path) as site:
         assert json.loads(await site.becomes("/ready", 200)) == {"ready": True, "agents": 3, "not_ready": []}
         assert json.loads((await site.get("/health"))[1]) == {"healthy": True, "agents": 3, "not_healthy": []}
-        text = await site.becomes("/metrics", 200, 'converge_tasks{state="pending"} 1')
-        assert metric(text, 'converge_agents{state="idle"}') == 3
+        at_last = [
+            'converge_tasks{state="pending"} 1',
+            'converge_agents{state="idle"} 3',
+            "converge_decisions_done_total",
+        ]
+        text = await site.becomes("/metrics", 200, *at_last)
         assert metric(text, "converge_agents_healthy") == 3
         assert metric(text, "converge_decisions_done_total") >= 1
         assert (await site.get("/"))[0] == 404

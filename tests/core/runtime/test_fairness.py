@@ -16,6 +16,7 @@ from converge.extensions.storage.sqlite import SQLiteStore
 from converge.network.errors import Undeliverable
 from converge.runtime.scheduler import Scheduler
 from tests.core.runtime.conftest import Scripted, until
+from tests.core.runtime.leases import WatchedLeases
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -83,12 +84,12 @@ async def test_a_flood_of_messages_starves_no_task_and_no_other_agent(world: Wor
 
 
 async def test_a_flood_of_messages_starves_no_renewal(world: World) -> None:
-    tasks, agent, peer, ttl = TaskManager(), Scripted([ClaimTask("t")]), await world.peer(), 0.6
+    tasks, agent, peer, ttl = WatchedLeases(), Scripted([ClaimTask("t")]), await world.peer(), 0.6
     tasks.submit(Task(id="t", constraints={"claim_ttl_sec": ttl}))
     await world.started(agent, task_manager=tasks, claim_ttl_interval_sec=0.01)
     async with Flood(peer, agent.id) as flood:
-        await until(lambda: flood.sent > 100)
-        await asyncio.sleep(1.5 * ttl)  # a lease lives in real time
+        await until(lambda: flood.sent > 100 and tasks.progress().claimed == 1)
+        await tasks.outlive(ttl)
         held = tasks.get_task("t")
     assert held is not None
     assert (held.assigned_to, held.attempt) == (agent.id, 1), "nobody renewed it"

@@ -18,6 +18,7 @@ from converge.core.task import Task, TaskState
 from converge.extensions.storage.memory import MemoryStore
 from converge.extensions.storage.sqlite import SQLiteStore
 from tests.core.runtime.conftest import PATIENCE_SEC, Scripted, World, until
+from tests.core.runtime.leases import WatchedLeases
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -207,11 +208,11 @@ async def test_claims_are_renewed_while_the_agent_works_and_given_back_when_it_s
         return []
 
     ttl = 0.6
-    tasks, agent = TaskManager(store), Scripted([ClaimTask("t")], lambda messages, seen: work())
+    tasks, agent = WatchedLeases(store), Scripted([ClaimTask("t")], lambda messages, seen: work())
     tasks.submit(Task(id="t", constraints={"claim_ttl_sec": ttl}))
     runtime = await world.started(agent, task_manager=tasks, claim_ttl_interval_sec=0.01)
     await agent.called(2)
-    await asyncio.sleep(1.5 * ttl)  # a lease lives in real time
+    await tasks.outlive(ttl)
     held = tasks.get_task("t")
     assert held is not None
     assert (held.assigned_to, held.attempt) == (agent.id, 1), "nobody renewed it"
@@ -222,7 +223,7 @@ async def test_claims_are_renewed_while_the_agent_works_and_given_back_when_it_s
 
 
 async def test_a_claim_that_the_agent_made_by_itself_is_renewed_too(world: World) -> None:
-    tasks, agent, ttl = TaskManager(), Scripted(), 0.6
+    tasks, agent, ttl = WatchedLeases(), Scripted(), 0.6
 
     def claim(messages: list[Message], seen: list[Task]) -> list[Any]:
         assert agent.context.tasks is not None
@@ -233,7 +234,7 @@ async def test_a_claim_that_the_agent_made_by_itself_is_renewed_too(world: World
     tasks.submit(Task(id="t", constraints={"claim_ttl_sec": ttl}))
     await world.started(agent, task_manager=tasks, claim_ttl_interval_sec=0.01)
     await agent.called(2)
-    await asyncio.sleep(1.5 * ttl)  # a lease lives in real time
+    await tasks.outlive(ttl)
     held = tasks.get_task("t")
     assert held is not None
     assert (held.assigned_to, held.attempt) == (agent.id, 1)
