@@ -65,7 +65,7 @@ class Stuck(Agent):
 
 
 class Mortal(Agent):
-    # its first life ends because something cancels the tasks of its process, as a plugin might
+    # its first life ends because something cancels what keeps it, as the end of the event loop does
     def decide(self, messages, tasks):
         say("lives", self)
         if pathlib.Path("died").exists():
@@ -73,7 +73,7 @@ class Mortal(Agent):
             return []
         pathlib.Path("died").touch()
         for task in asyncio.all_tasks():
-            if task.get_name().startswith("converge-agent"):
+            if task.get_name() == "converge-keeper":
                 task.cancel()
         return []
 """
