@@ -12,7 +12,7 @@ demo: $(VENV)/installed  ## run the audit of the standard library
 	$(BIN)/converge run examples/audit/converge.toml --progress
 
 test: $(VENV)/developing  ## run the tests
-	$(BIN)/python -m pytest -m "not soak"
+	$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/developing  ## lint, format, types, layers
 	$(BIN)/ruff check
@@ -40,11 +40,11 @@ clean:  ## remove what the targets made
 $(VENV)/installed: $(MANIFESTS)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Converge needs Python 3.11 or newer; this is %s. Try: make PYTHON=python3.12" % sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet $(EDITABLE)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1' 'hatchling>=1.27' 'editables>=0.5'
+	$(BIN)/python -m pip install --quiet --no-build-isolation --check-build-dependencies $(EDITABLE)  # one backend for all
 	$(BIN)/python -m compileall -q $(DISTRIBUTIONS:%=%/src)  # as pip does with a wheel
 	touch $@
 
 $(VENV)/developing: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --group dev
+	$(BIN)/python -m pip install --quiet --no-compile --group dev  # the tests import little of it
 	touch $@
