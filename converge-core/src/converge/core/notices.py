@@ -24,7 +24,8 @@ TOLD_INTERVAL_SEC = 0.5
 """How often one that gives notices is asked all the same: a write may be told of long before it can be read, and a file
 system may not tell of it at all."""
 
-_LONGER = 1.25  # from one question in vain to the next: what is read late is read late by a quarter of that time
+_SOON_SEC = 0.0005  # what was told of can be read when it is on the disk
+_LONGER = 1.25  # from one question in vain to the next: what comes late is then seen late by a third of that time
 
 
 class Notices(ABC):
@@ -50,22 +51,26 @@ class Pace:
     """When to ask a store next whether it has changed, in an event loop.
 
     Every 5 ms while things happen. Without `notices` every 10 ms when nothing has for a second. With them at once when
-    one comes, for which `wake` is called, 5 ms later, and then less and less often. They are closed with this.
+    one comes, for which `wake` is called, and then less and less often. They are closed with this.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, notices: Notices | None, wake: Callable[[], None]) -> None:
         self._loop, self._notices, self._wake = loop, notices, wake
         self._in_vain = 0  # questions in a row that found nothing
+        self._next = POLL_INTERVAL_SEC
         self._listens = False
 
     def pause(self, *, changed: bool) -> float:
         """Seconds until the next question, after one that has found a change or not."""
         self._in_vain = 0 if changed else self._in_vain + 1
-        if self._in_vain < 2:
-            self._stop_listening()  # a commit may be several writes, and many may come in 5 ms: one wake is enough
-            return POLL_INTERVAL_SEC
+        pause = POLL_INTERVAL_SEC if changed else self._next
+        if pause <= POLL_INTERVAL_SEC:  # a commit may be several writes, and many may come in 5 ms: one wake is enough
+            self._stop_listening()
+            self._next = min(2 * pause, POLL_INTERVAL_SEC) if pause < POLL_INTERVAL_SEC else _LONGER * pause
+            return pause
         if self._listens or self._listen():
-            return min(POLL_INTERVAL_SEC * _LONGER ** min(self._in_vain - 2, 100), TOLD_INTERVAL_SEC)
+            self._next = min(_LONGER * pause, TOLD_INTERVAL_SEC)
+            return pause
         return POLL_INTERVAL_SEC if self._in_vain * POLL_INTERVAL_SEC <= QUIET_SEC else QUIET_INTERVAL_SEC
 
     def close(self) -> None:
@@ -92,7 +97,7 @@ class Pace:
 
     def _told(self) -> None:
         self._stop_listening()
-        self._in_vain = 0
+        self._in_vain, self._next = 0, _SOON_SEC
         if self._notices is not None:
             self._notices.clear()  # before the question: what comes after this is told again
         self._wake()
