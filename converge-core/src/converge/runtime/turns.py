@@ -305,7 +305,8 @@ class Turns:
         return tasks.list_held_tasks(agent.id) + pending, asks_by
 
     def _tool_results(self) -> bool:
-        return _has([one for one in self._agent.outcomes if one.status != "waiting"], InvokeTool)
+        outcomes = self._agent.outcomes
+        return bool(outcomes) and _has([one for one in outcomes if one.status != "waiting"], InvokeTool)
 
     async def _decide(self, messages: list[Message], tasks: list[Task]) -> None:
         agent = self._agent
