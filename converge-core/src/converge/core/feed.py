@@ -14,7 +14,7 @@ from converge.core.notices import Notices
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Feed", "check_cursor"]
+__all__ = ["Bell", "Feed", "check_cursor"]
 
 
 def check_cursor(cursor: int, floor: int, newest: int) -> int:

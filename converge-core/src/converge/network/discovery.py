@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from converge.core.plain_json import Json
     from converge.core.store import Store
 
-__all__ = ["AgentDescriptor", "DiscoveryQuery", "DiscoveryService", "SignedDescriptor"]
+__all__ = ["AgentDescriptor", "DiscoveryQuery", "DiscoveryService", "SignedDescriptor", "fields_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -182,10 +182,10 @@ def _signed(descriptor: AgentDescriptor, lease: Lease, identity: Identity) -> Pr
         raise IdentityError(
             f"the descriptor of {descriptor.id} cannot be signed by {identity.fingerprint}: it belongs to another agent"
         )
-    return sign_record(_fields(descriptor), lease, identity)
+    return sign_record(fields_of(descriptor), lease, identity)
 
 
-def _fields(descriptor: AgentDescriptor) -> dict[str, Json]:
+def fields_of(descriptor: AgentDescriptor) -> dict[str, Json]:
     """What is stored of a descriptor that may be: its key is its own and it is not too large."""
     descriptor.check_key()
     fields = descriptor.to_dict()
@@ -293,7 +293,7 @@ class DiscoveryService:
                 descriptor.id,
                 "this service takes signed ones only; give it SignedDescriptor.sign(descriptor, identity)",
             )
-        _fields(descriptor)
+        fields_of(descriptor)
         if ttl_sec is not None:
             check_ttl(ttl_sec)
 

@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from converge.core.errors import SigningError
-from converge.network.discovery import AgentDescriptor, DiscoveryQuery, DiscoveryService, SignedDescriptor
+from converge.network.discovery import AgentDescriptor, DiscoveryQuery, DiscoveryService, SignedDescriptor, fields_of
 from converge.network.requests import MAX_REQUESTS, Requests
 from converge.network.traced import requesting, sending, stamped
 from converge.observability.tracing import is_in_trace, is_tracing
@@ -52,8 +52,25 @@ class AgentNetwork:
         self._to_sign: list[tuple[Message, asyncio.Future[Message]]] | None = None
         self._reading = asyncio.Lock()
         self._unread: deque[Message] | None = None  # made when needed: most agents run in a runtime, which reads
-        self.discovery = DiscoveryService() if discovery is None else discovery
+        self.shared_discovery = discovery
+        """The service that was given, or None."""
+        self._own_discovery: DiscoveryService | None = None  # made when somebody asks: it takes 2 kB
         self._agents: dict[str, tuple[Agent, AgentDescriptor]] = {}  # with what they tell of themselves
+
+    @property
+    def discovery(self) -> DiscoveryService:
+        """The service that was given, or one that knows the agents registered here."""
+        if self.shared_discovery is not None:
+            return self.shared_discovery
+        if self._own_discovery is None:
+            self._own_discovery = DiscoveryService()
+            for _, told in self._agents.values():
+                self._own_discovery.register(told)
+        return self._own_discovery
+
+    @property
+    def _has_discovery(self) -> bool:
+        return self.shared_discovery is not None or self._own_discovery is not None
 
     def register_agent(self, agent: Agent, descriptor: AgentDescriptor | None = None) -> None:
         """Sign for `agent` from now on, and make it discoverable, by what it tells of itself unless one is given.
@@ -67,6 +84,9 @@ class AgentNetwork:
         self._agents[agent.id] = agent, told
 
     def _announce(self, agent: Agent, told: AgentDescriptor) -> None:
+        if not self._has_discovery:
+            fields_of(told)  # refused now, if it will be
+            return
         what, ttl_sec = self._announcement(agent, told)
         self.discovery.register(what, ttl_sec=ttl_sec)
 
@@ -86,6 +106,8 @@ class AgentNetwork:
         One whose lease was over is registered again, unless another process has registered the agent since. Unknown
         ids are no error; errors as `DiscoveryService.register`.
         """
+        if self.shared_discovery is None:
+            return  # one of its own has no leases
         told = {agent_id: self._agents[agent_id][1].id for agent_id in agent_ids if agent_id in self._agents}
         lost = set(self.discovery.renew_many(told.values())) if self.discovery.leased else set()
         for agent_id, descriptor_id in told.items():
@@ -101,6 +123,8 @@ class AgentNetwork:
     def _leaving(self, agent_id: str) -> tuple[str, Identity | None] | None:
         """What is to be unregistered of an agent that is registered here no more, if anything, and by whom."""
         agent, told = self._agents.pop(agent_id, (None, None))
+        if not self._has_discovery:
+            return None
         if not self.discovery.require_signed:
             return (agent_id if told is None else told.id), None
         return None if agent is None else (agent_id, agent.identity)

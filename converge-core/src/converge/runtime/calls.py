@@ -40,7 +40,7 @@ async def settled(call: Callable[_P, object], *args: _P.args, **kwargs: _P.kwarg
     """
     try:
         value = call(*args, **kwargs)
-        return await value if inspect.isawaitable(value) else value
+        return await value if value is not None and inspect.isawaitable(value) else value
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is None or task.cancelling():

@@ -397,7 +397,14 @@ class AgentRuntime(Life):
             _log.exception("%s: message %r could not be recorded", self.agent.id, message.id)
 
     async def _on_store(self, call: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401  # passes through
-        parts = (self._tasks, self._pools, self._checkpoints, self._network.discovery, self._gate, self._turns.parking)
+        parts = (
+            self._tasks,
+            self._pools,
+            self._checkpoints,
+            self._network.shared_discovery,
+            self._gate,
+            self._turns.parking,
+        )
         if any(part is not None and part.blocking for part in parts):
             return await self._store_thread.run(call, *args)
         try:

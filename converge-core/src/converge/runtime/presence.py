@@ -36,26 +36,27 @@ class Presence:
 
     async def announce(self) -> None:
         """Register the agent, and subscribe it to its topics; again when what it tells of itself has changed."""
+        shared = self._network.shared_discovery
         for topic in self._agent.topics:
             await self._network.transport.subscribe(topic)
         descriptor = build_descriptor(self._agent) if self._descriptor is None else self._descriptor
         if descriptor != self._registered:
-            if self._network.discovery.blocking:
-                await Desk.of(self._network.discovery).register(self._network, self._agent, descriptor)
+            if shared is not None and shared.blocking:
+                await Desk.of(shared).register(self._network, self._agent, descriptor)
             else:
                 await self._on_store(self._network.register_agent, self._agent, descriptor)
             self._registered = descriptor
-        if self._renewer is None and self._network.discovery.leased:
-            self._renewer = LeaseRenewer.of(self._network.discovery)
+        if self._renewer is None and shared is not None and shared.leased:
+            self._renewer = LeaseRenewer.of(shared)
             self._renewer.open(descriptor.id, (self._agent.id, self._network))
 
     async def withdraw(self) -> None:
         """End the renewing, and unregister the agent."""
-        renewer, registered = self._renewer, self._registered
+        shared, renewer, registered = self._network.shared_discovery, self._renewer, self._registered
         self._renewer = self._registered = None
         if renewer is not None and registered is not None:
             await renewer.close(registered.id)
-        if self._network.discovery.blocking:
-            await Desk.of(self._network.discovery).unregister(self._network, self._agent)
+        if shared is not None and shared.blocking:
+            await Desk.of(shared).unregister(self._network, self._agent)
         else:
             await self._on_store(self._network.unregister_agent, self._agent.id)

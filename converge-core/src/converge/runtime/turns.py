@@ -147,8 +147,13 @@ class Turns:
     def _has_own_work(self) -> bool:
         agent = self._agent
         planned = self._again_at is not None or self._wished_at is not None or self._failures > 0
-        ticks = getattr(agent.on_tick, "__func__", None) is not Agent.on_tick
-        return planned or ticks or self._approvals is not None or self.has_more or agent.state is AgentState.OFFLINE
+        return (
+            planned
+            or _ticks(agent)
+            or self._approvals is not None
+            or self.has_more
+            or agent.state is AgentState.OFFLINE
+        )
 
     def _may_have_other_pools(self) -> bool:
         return (
@@ -256,7 +261,8 @@ class Turns:
 
     async def _show(self, messages: list[Message], tasks: list[Task], changed: bool) -> None:
         agent = self._agent
-        await self._settled(agent.on_tick, list(messages), tasks)
+        if _ticks(agent):
+            await self._settled(agent.on_tick, list(messages), tasks)
         if agent.state is AgentState.OFFLINE:
             self._cut_short(messages)
         elif messages or changed or self._tool_results():
@@ -333,7 +339,8 @@ class Turns:
             self._scheduler.notify()  # the pool may have tasks, and nothing about them has changed
 
     async def _ask_and_tell(self, messages: list[Message], tasks: list[Task]) -> Sequence[Decision]:
-        await self._teller.tell("decide_starting", messages=messages, tasks=tasks)
+        if self._teller.listens("decide_starting"):
+            await self._teller.tell("decide_starting", messages=messages, tasks=tasks)
         try:
             decisions = await self._settled(self._ask, messages, tasks)
             if isinstance(decisions, str | bytes) or not isinstance(decisions, Sequence):
@@ -341,7 +348,8 @@ class Turns:
         except Exception as error:
             await self._teller.tell("decide_finished", decisions=(), error=error)
             raise
-        await self._teller.tell("decide_finished", decisions=decisions, error=None)
+        if self._teller.listens("decide_finished"):
+            await self._teller.tell("decide_finished", decisions=decisions, error=None)
         return decisions
 
     async def _ask(self, messages: list[Message], tasks: list[Task]) -> object:
@@ -456,6 +464,11 @@ class Turns:
         except Exception:  # noqa: BLE001  # the messages are handled, whatever the transport raises
             self._count("converge_acknowledge_failures_total")
             _log.exception("%s: %d messages could not be acknowledged", self._agent.id, len(messages))
+
+
+def _ticks(agent: Agent) -> bool:
+    """Whether the agent has an `on_tick` of its own."""
+    return getattr(agent.on_tick, "__func__", None) is not Agent.on_tick
 
 
 def _has(outcomes: Iterable[Outcome], *kinds: type[Decision]) -> bool:
