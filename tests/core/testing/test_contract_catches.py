@@ -53,7 +53,7 @@ def run(contract: StoreContract, test: str, opener: Callable[[], Store]) -> None
         if "together" in wanted:
             given["together"] = [store, store, stack.enter_context(opener()), stack.enter_context(opener())]
         if "children" in wanted:
-            given["children"] = stack.enter_context(Children(opener, contract.patience))
+            given["children"] = stack.enter_context(Children(opener))
         method(**{name: given[name] for name in wanted})
 
 
@@ -174,11 +174,14 @@ def test_an_opener_that_cannot_be_imported_says_where_to_put_the_store(
 
 
 def test_a_process_that_is_blocked_and_one_that_fails_are_told_apart(tmp_path: Path) -> None:
-    with Children(partial(broken.Sound, tmp_path / "s"), patience=1.0) as children:
+    opener = partial(broken.Sound, tmp_path / "s")
+    with Children(opener, patience=1.0) as children:
+        child = children.start("serve")
+        with pytest.raises(AssertionError, match=r"serve: nothing was heard for 1\.0 s; it is blocked"):
+            [child.hear() for _ in range(2)]  # that it is ready, if it has had the time to say so, and then nothing
+    with Children(opener) as children:
         child = children.start("serve")
         assert child.hear() == "ready"
-        with pytest.raises(AssertionError, match=r"serve: nothing was heard for 1\.0 s; it is blocked"):
-            child.hear()
         child.say(["put", "", 1])
         for _ in range(2):
             with pytest.raises(AssertionError, match=r"ended with code 1[^$]*a store key cannot be empty"):
