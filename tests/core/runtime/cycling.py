@@ -19,7 +19,8 @@ from converge.core.task import Task
 from converge.core.topic import Topic
 from converge.network.discovery import DiscoveryQuery, DiscoveryService
 from converge.network.errors import Undeliverable
-from converge.runtime.loop import STOP_TIMEOUT_SEC, AgentRuntime
+from converge.runtime.life import STOP_TIMEOUT_SEC
+from converge.runtime.loop import AgentRuntime
 from converge.runtime.parking import Parking
 from tests.core.runtime.conftest import PATIENCE_SEC, Scripted, until
 

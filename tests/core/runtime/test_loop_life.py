@@ -24,7 +24,8 @@ from converge.network.discovery import DiscoveryQuery, DiscoveryService
 from converge.network.errors import TransportClosed
 from converge.network.transport.local import LocalTransport, LocalTransportRegistry
 from converge.runtime import loop as loop_module
-from converge.runtime.loop import STOP_TIMEOUT_SEC, AgentRuntime
+from converge.runtime.life import STOP_TIMEOUT_SEC
+from converge.runtime.loop import AgentRuntime
 from tests.core.runtime.conftest import PATIENCE_SEC, Scripted, World
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from converge.runtime.closing import Step, undo
 from converge.runtime.context import AgentContext
 from converge.runtime.executor import Executor, StandardExecutor
 from converge.runtime.inbox import Inbox
-from converge.runtime.life import STOP_TIMEOUT_SEC, Life
+from converge.runtime.life import Life
 from converge.runtime.parking import ParkedMessage, Parking
 from converge.runtime.presence import Presence
 from converge.runtime.scheduler import Scheduler
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from converge.plugins.lifecycle import Lifecycle
     from converge.policy.approval import ApprovalPolicy
 
-__all__ = ["STOP_TIMEOUT_SEC", "AgentRuntime", "Inbox"]
+__all__ = ["AgentRuntime", "Inbox"]
 
 _MESSAGES_AT_ONCE = 64
 # A stop lets what was decided be carried out for a moment, cancels the loop, then takes five steps; each has this long.
