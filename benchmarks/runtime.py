@@ -7,8 +7,8 @@ turn, round by round; figures are medians over the rounds. Exit code 1 when a ba
   included; the same by tracemalloc, in a second process; how long all take to start; and how much of a core they use
   for 31 s, in which each has had its regular turn. Without a store, with tasks, pools and discovery on the memory
   store, and on one SQLite store.
-- A message to an agent until its `decide`, and a task submitted in the process until the `decide` of an idle agent,
-  each against a round trip through two bare queues.
+- A message to an agent until its `decide`, against a round trip through two bare queues; and a task submitted in the
+  process until the `decide` of an idle agent, against such a round trip every 2 ms, which is the rhythm of the tasks.
 - A task submitted by another process, on SQLite, until `decide`; by the monotonic clock, which the two share.
 - A burst of 200 messages to an agent whose `decide` takes 20 ms, against as many sleeps of 20 ms as it needs at best.
 - Requests of one agent to another through their runtimes, signed and verified both ways, 64 in flight and one; against
@@ -63,6 +63,7 @@ PEERS = {"autogen-core": ("autogen_requests.py", 1.5), "pykka": ("pykka_requests
 STORES = {"none": "no store", "memory": "memory store", "sqlite": "SQLite"}
 AT_ONCE = 250  # starts
 IDLE_SEC, TURNS, WINDOW, REQUESTS = 31.0, 500, 64, 3_200
+TASKS, TASK_PAUSE_SEC = 100, 0.002
 BURST, DECIDE_SEC, SHOWN = 200, 0.02, 64
 FOREIGN_TASKS = 200
 
@@ -179,22 +180,23 @@ class Noting(Agent):
         return self.seen
 
 
-async def queue_round_trips() -> float:
+async def queue_round_trips(turns: int = TURNS, pause: float = 0.0) -> float:
     here: asyncio.Queue[object] = asyncio.Queue()
     there: asyncio.Queue[object] = asyncio.Queue()
 
     async def answer() -> None:
-        for _ in range(TURNS):
+        for _ in range(turns):
             here.put_nowait(await there.get())
 
-    answering = asyncio.create_task(answer())
-    begin = time.perf_counter()
-    for _ in range(TURNS):
+    answering, taken = asyncio.create_task(answer()), []
+    for _ in range(turns):
+        begin = time.perf_counter()
         there.put_nowait(PAYLOAD)
         await here.get()
-    taken = micros(begin, TURNS)
+        taken.append(time.perf_counter() - begin)
+        await asyncio.sleep(pause)
     await answering
-    return taken
+    return statistics.median(taken) * 1e6
 
 
 async def messages_to_decide() -> float:
@@ -219,14 +221,14 @@ async def tasks_to_decide(*, submitting: bool) -> float:
     async with AgentRuntime(agent, LocalTransport(agent.id, LocalTransportRegistry()), task_manager=tasks):
         await asyncio.sleep(0.01)
         taken = []
-        for _ in range(TURNS // 5):
+        for _ in range(TASKS):
             seen, begin = agent.next_look(), time.perf_counter()
             task_id = tasks.submit(Task(inputs=PAYLOAD))
             begin = begin if submitting else time.perf_counter()
             taken.append(await seen - begin)
             tasks.claim("another", task_id)  # so that the agent is idle again, and has nothing to list
             tasks.report("another", task_id, 1)
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(TASK_PAUSE_SEC)
     return statistics.median(taken) * 1e6
 
 
@@ -269,17 +271,20 @@ def to_decide(rounds: int) -> Iterator[Figure]:
     def round_trip() -> float:
         return asyncio.run(queue_round_trips())
 
+    def slow_round_trip() -> float:
+        return asyncio.run(queue_round_trips(TASKS, TASK_PAUSE_SEC))
+
     yield compare(
         "µs, a message to decide / a queue round trip", 5, rounds,
         lambda: asyncio.run(messages_to_decide()), round_trip, at_most=True,
     )  # fmt: skip
     yield compare(
         "µs, a submitted task to decide, in process / a queue round trip", 5, rounds,
-        lambda: asyncio.run(tasks_to_decide(submitting=False)), round_trip, at_most=True,
+        lambda: asyncio.run(tasks_to_decide(submitting=False)), slow_round_trip, at_most=True,
     )  # fmt: skip
     yield compare(
         "µs,   the same with submitting it / a queue round trip", None, rounds,
-        lambda: asyncio.run(tasks_to_decide(submitting=True)), round_trip, at_most=True,
+        lambda: asyncio.run(tasks_to_decide(submitting=True)), slow_round_trip, at_most=True,
     )  # fmt: skip
     yield compare(
         f"ms, {BURST} messages at a decide of 20 ms / {-(-BURST // SHOWN)} sleeps", 1.2, rounds,
