@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import sys
 import threading
 import time
 import weakref
@@ -495,3 +496,24 @@ async def test_a_second_stop_does_not_end_what_undoes_a_start(world: World) -> N
     with pytest.raises(RuntimeError, match="was stopped before it had started"):
         await starting
     assert gone == [agent.id]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="there are no eager tasks before Python 3.12")
+def test_an_event_loop_whose_tasks_begin_at_once_changes_nothing() -> None:
+    async def live() -> None:
+        asyncio.get_running_loop().set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009  # not in 3.11
+        world, agent = World(), Scripted()
+        peer, runtime = await world.peer(), await world.started(agent, task_manager=TaskManager())
+        await agent.called(1)
+        await peer.tell(agent.id, 1)
+        await agent.called(2)
+        await runtime.stop()
+        async with runtime:
+            await agent.called(3)
+            agent.state = AgentState.OFFLINE
+            await peer.tell(agent.id, 2)
+            await runtime.wait_stopped()
+        assert not runtime.running
+        await world.close()
+
+    asyncio.run(live())

@@ -182,6 +182,22 @@ async def test_a_start_that_hangs_and_is_ended(
     await place.works()
 
 
+@pytest.mark.parametrize("steps", range(4))
+async def test_a_start_that_is_stopped_before_it_has_begun(world: World, store: SQLiteStore, steps: int) -> None:
+    place = Place(world, store, Trap("none", None))
+    start = asyncio.create_task(place.runtime.start())
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    stops = [asyncio.create_task(place.runtime.stop()) for _ in range(2)]
+    await asyncio.wait({start, *stops})
+    if start.cancelled() or start.exception() is None:
+        await place.runtime.stop()
+    else:
+        assert isinstance(start.exception(), RuntimeError)
+    await place.is_empty()
+    await place.works()
+
+
 async def test_a_start_that_is_cancelled_at_any_moment(world: World, store: SQLiteStore) -> None:
     place = Place(world, store, Trap("none", None))
     before, started = asyncio.all_tasks(), False

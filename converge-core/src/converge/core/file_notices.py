@@ -45,7 +45,7 @@ class FileNotices(Notices):
             return None
         try:
             return cls(path)
-        except OSError as error:  # no file, or so many watches that the user's limit is reached
+        except (OSError, AttributeError) as error:  # no file, the user's limit is reached, a libc without inotify
             _log.info("no notices of %s (%s); it is asked every few milliseconds instead", path, error)
             return None
 

@@ -96,7 +96,8 @@ class Life(ABC):
         if self._phase is not Phase.STOPPED:
             raise RuntimeError(f"the runtime of {self.name} runs already; stop it first")
         self._phase = Phase.STARTING
-        opening = self._task = asyncio.create_task(self._begin(), name=f"converge-start-{self.name[:8]}")
+        opening = self._task = _task(self._begin(), f"converge-start-{self.name[:8]}")
+        opening.add_done_callback(self._opened)
         try:
             await asyncio.wait({opening})
         except asyncio.CancelledError:
@@ -114,17 +115,18 @@ class Life(ABC):
             beside = self._beside()
         except BaseException:
             self._phase = Phase.ENDING
-            try:
-                await self._undo()
-            finally:
-                self._phase, self._task = Phase.STOPPED, None
+            await self._undo()
             raise
         self._phase = Phase.RUNNING
-        self._task = asyncio.create_task(self._work(), name=f"converge-agent-{self.name[:8]}")
-        self._jobs = tuple(asyncio.create_task(job) for job in beside)
+        self._task = _task(self._work(), f"converge-agent-{self.name[:8]}")
+        self._jobs = tuple(_task(job) for job in beside)
         for task in (self._task, *self._jobs):
             task.add_done_callback(self._ended)
         Keeper.of(asyncio.get_running_loop()).keep(self)
+
+    def _opened(self, opening: asyncio.Task[None]) -> None:
+        if opening.cancelled() or opening.exception() is not None:  # it may have been cancelled before it had begun
+            self._phase, self._task = Phase.STOPPED, None
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._close(why_it_ended(task))
@@ -136,7 +138,7 @@ class Life(ABC):
         tasks, self._phase, self._jobs = [self._task, *self._jobs], Phase.ENDING, ()
         if failure is not None:
             _log.error("the runtime of %s has failed: %s", self.name, described(failure), exc_info=failure)
-        self._task = asyncio.create_task(self._end(tasks, failure), name=f"converge-stop-{self.name[:8]}")
+        self._task = _task(self._end(tasks, failure), f"converge-stop-{self.name[:8]}")
 
     async def _end(self, tasks: list[asyncio.Task[None]], failure: Exception | None) -> None:
         try:
@@ -197,6 +199,11 @@ class Life(ABC):
         await self.stop()
 
 
+def _task(work: _Work, name: str | None = None) -> asyncio.Task[None]:
+    """A task that takes its first step later, also where the task factory is an eager one."""
+    return asyncio.Task(work, loop=asyncio.get_running_loop(), name=name)
+
+
 class Keeper:
     """Closes what runs in an event loop when that ends; one task for all. Use `of`.
 
@@ -219,7 +226,7 @@ class Keeper:
         """Close it, unless it is forgotten before."""
         self._kept.add(life)
         if self._job is None:
-            self._job = asyncio.create_task(self._keep(), name="converge-keeper")
+            self._job = _task(self._keep(), "converge-keeper")
 
     def forget(self, life: Life) -> None:
         """Undo `keep`; no error when there was none."""
