@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
@@ -20,6 +19,7 @@ from converge.core.store import DELETED, versioned
 from converge.core.topic import Topic
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from converge.core.plain import Plain
@@ -46,6 +46,7 @@ class Resident(Protocol):
     """A transport that has its mailbox here and is started."""
 
     agent_id: str
+    counters: Counter[str]
 
     def deliver(self, letter: Letter) -> None:
         """Take a letter, in the order in which they were stored; it may come more than once."""
@@ -74,13 +75,12 @@ class _Write(NamedTuple):
 class PostOffice:
     """All mailboxes of `store`, kept from its change feed by one follower for all agents of an event loop. Use `of`.
 
-    What is written while a commit is under way is committed together in the next. `counters` counts what nobody else
-    is told: letters of agents that live elsewhere, or are away, that have `expired`.
+    What is written while a commit is under way is committed together in the next. Letters of agents that live
+    elsewhere, or are away, are counted as `expired` by one of those who live here, when the office removes them.
     """
 
     def __init__(self, store: Store, now: Callable[[], float]) -> None:
         self.store = versioned(store)
-        self.counters: Counter[str] = Counter()
         self._now = now
         self._follower = Follower(self.store, "mail")
         self._boxes: dict[str, _Box] = {}
@@ -300,7 +300,7 @@ class PostOffice:
     async def _sweep(self) -> None:
         """Remove what has expired: letters, what was read long ago, and mailboxes that nobody has come to."""
         now = self._now()
-        if now < self._sweep_at:
+        if now < self._sweep_at or not self._residents:
             return
         self._sweep_at = now + _SWEEP_SEC
         self._renew(now)
@@ -309,7 +309,7 @@ class PostOffice:
             expired = [key for key, (expires_at, _) in box.letters.items() if expires_at <= now]
             old += expired
             if expired and agent_id not in self._residents:  # who lives here counts it, when it comes to it
-                self.counters["expired"] += len(expired)
+                next(iter(self._residents.values())).counters["expired"] += len(expired)
                 _log.info("%d messages to %s have expired while it was away", len(expired), agent_id)
         for agent_id, resident in self._residents.items():
             old += [_read_key(agent_id, digest, until) for digest, until in resident.forget_read(now)]
