@@ -213,9 +213,11 @@ class TaskIndex:
         return bool(self._delayed) and self._delayed[0][0] <= now
 
     def ripe_at(self) -> float | None:
-        """The Unix time from which `ripen` has something to do, if nothing else changes."""
-        delayed = self._delayed
-        return delayed[0][0] if delayed else None
+        """The Unix time from which `ripen` has something to do, if nothing else changes. For any thread."""
+        try:
+            return self._delayed[0][0]
+        except IndexError:  # there is none, or another thread has just taken the last one out
+            return None
 
     def doomed(self) -> list[tuple[str, str, str]]:
         """(id, what it depends on, the state in which that ended) of tasks that can never become ready."""
