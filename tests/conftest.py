@@ -12,6 +12,6 @@ settings.load_profile("converge")
 
 
 def pytest_collection_finish() -> None:
-    """Keep the collector off what all test modules have loaded: it would go through half a million objects each time."""
+    """Keep the collector off what all test modules have loaded, half a million objects, each time that it runs."""
     gc.collect()
     gc.freeze()

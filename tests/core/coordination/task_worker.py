@@ -1,4 +1,7 @@
-"""What the tests of this folder run in processes of their own: `task_worker.py WHAT PATH …`."""
+"""What the tests of this folder run in processes of their own: `task_worker.py WHAT PATH NAME …`.
+
+Each says that it is ready, and reads from stdin at which Unix time to begin.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,13 @@ def wait_until(instant: float) -> None:
             time.sleep(left - 0.001)
 
 
+def told_when() -> float:
+    """When to begin, which who started this says once all are ready."""
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    return float(sys.stdin.readline())
+
+
 class ReadCheckPut(SQLiteStore):
     """The mistake that the race has to catch."""
 
@@ -40,12 +50,12 @@ class ReadCheckPut(SQLiteStore):
         return found[1]
 
 
-def claim(path: str, start: str, name: str, kind: str, count: str) -> None:
+def claim(path: str, name: str, kind: str, count: str) -> None:
     """Print the tasks that this process claimed, and those whose result it reported."""
     manager = TaskManager((ReadCheckPut if kind == "mutant" else SQLiteStore)(path, durability="process"))
-    claimed, reported = [], []
+    claimed, reported, start = [], [], told_when()
     for number in range(int(count)):
-        wait_until(float(start) + number * 0.008)
+        wait_until(start + number * 0.008)
         if manager.claim(name, f"t{number}"):
             claimed.append(f"t{number}")
             try:
@@ -56,12 +66,12 @@ def claim(path: str, start: str, name: str, kind: str, count: str) -> None:
     sys.stdout.write(json.dumps([claimed, reported]))
 
 
-def end(path: str, start: str, name: str, kind: str, count: str) -> None:
+def end(path: str, name: str, kind: str, count: str) -> None:
     """Report for the holder as w0 and w1, cancel as w2 and w3; print the tasks that this process ended."""
     manager = TaskManager((ReadCheckPut if kind == "mutant" else SQLiteStore)(path, durability="process"))
-    ended = []
+    ended, start = [], told_when()
     for number in range(int(count)):
-        wait_until(float(start) + number * 0.006)
+        wait_until(start + number * 0.006)
         if name in ("w2", "w3"):
             won = manager.cancel_task(f"t{number}")
         else:
@@ -75,11 +85,11 @@ def end(path: str, start: str, name: str, kind: str, count: str) -> None:
     sys.stdout.write(json.dumps(ended))
 
 
-def join(path: str, start: str, name: str, count: str) -> None:
+def join(path: str, name: str, count: str) -> None:
     """Join a pool as several agents, and vote as each."""
     store = SQLiteStore(path, durability="process")
     pools, ballots = PoolManager(store), BallotBox(store)
-    wait_until(float(start))
+    wait_until(told_when())
     for number in range(int(count)):
         pools.join_pool(f"{name}-{number}", "p")
         ballots.cast("v", f"{name}-{number}", name)

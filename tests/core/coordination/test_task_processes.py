@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 from converge.coordination.ballot import BallotBox
@@ -21,22 +22,28 @@ PROCESSES, TASKS = 4, 60
 
 def run_all(what: str, path: Path, *arguments: object) -> list[str]:
     """What each process printed; all of them begin at one instant."""
-    at = time.time() + 1.5
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(WORKER), what, str(path), str(at), f"w{number}", *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(PROCESSES)
-    ]
-    printed = []
-    for process in processes:
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == 0, err
-        printed.append(out)
-    return printed
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, str(WORKER), what, str(path), f"w{number}", *map(str, arguments)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for number in range(PROCESSES)
+        ]
+        assert [process.stdout and process.stdout.readline() for process in processes] == ["ready\n"] * PROCESSES
+        at = time.time() + 0.05
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write(f"{at}\n")
+            process.stdin.flush()
+        ended = [(*process.communicate(timeout=60), process.returncode) for process in processes]
+    assert [(code, err) for _, err, code in ended if code] == []
+    return [out for out, _, _ in ended]
 
 
 def claim_race(path: Path, kind: str) -> tuple[Counter[str], Counter[str]]:
@@ -63,8 +70,11 @@ def test_each_task_is_claimed_by_one_of_four_processes(tmp_path: Path) -> None:
 
 
 def test_the_claim_race_catches_a_store_that_reads_checks_and_puts(tmp_path: Path) -> None:
-    claimed, _ = claim_race(tmp_path / "s.db", "mutant")
-    assert max(claimed.values()) > 1
+    def loses(attempt: int) -> bool:  # not each time: on a busy machine the processes may come one after the other
+        claimed, _ = claim_race(tmp_path / f"{attempt}.db", "mutant")
+        return max(claimed.values()) > 1
+
+    assert any(loses(attempt) for attempt in range(5))
 
 
 def end_race(path: Path, kind: str, count: int) -> dict[str, list[str]]:
@@ -90,7 +100,7 @@ def test_a_task_reported_and_cancelled_at_one_instant_is_ended_by_one_process(tm
 
 
 def test_the_end_race_catches_a_store_that_reads_checks_and_puts(tmp_path: Path) -> None:
-    assert max(map(len, end_race(tmp_path / "s.db", "mutant", 120).values())) > 1
+    assert any(max(map(len, end_race(tmp_path / f"{n}.db", "mutant", 120).values())) > 1 for n in range(5))
 
 
 def test_processes_that_join_and_vote_at_one_instant_lose_nobody(tmp_path: Path) -> None:
