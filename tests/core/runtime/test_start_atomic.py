@@ -17,6 +17,7 @@ from converge.extensions.storage.sqlite import SQLiteStore
 from converge.network.discovery import DiscoveryQuery, DiscoveryService
 from converge.network.transport.local import LocalTransport
 from converge.runtime.parking import Parking
+from converge.runtime.shared.base import Shared
 from tests.core.runtime.conftest import PATIENCE_SEC, Scripted, until
 
 if TYPE_CHECKING:
@@ -66,6 +67,10 @@ class Place:
                 await trap.spring_async("subscribing")
 
         class Manager(TaskManager):
+            def notices(self) -> Any:
+                trap.spring("watching")
+                return super().notices()
+
             def take_over(self, agent_id: str) -> Any:
                 taken = super().take_over(agent_id)
                 trap.spring("taking over")
@@ -110,6 +115,7 @@ class Place:
             _ = self.agent.context
         assert self.registry.mailbox(self.agent.id) is None
         assert self.registry._subscribers == {}
+        assert [key for key in Shared._living if key[1] is self.tasks] == []
         assert self.discovery.query(DiscoveryQuery(), refresh_from_store=True) == []
         mine = self.tasks.get_task("mine")
         assert mine is not None
@@ -136,7 +142,7 @@ def store(tmp_path: Path) -> Iterator[SQLiteStore]:
         yield opened
 
 
-STEPS = ["transport", "taking over", "parked messages", "subscribing", "registering", "on_start"]
+STEPS = ["transport", "watching", "taking over", "parked messages", "subscribing", "registering", "on_start"]
 HANGING = ["transport", "subscribing", "on_start"]
 
 

@@ -234,14 +234,13 @@ class AgentRuntime(Life):
         agent.bind(context.lend(self._store, self._metrics, self._turns))
         self._reached = Step.CONTEXT
         if self._tasks is not None:
-            TaskWatch.of(self._tasks).open(self, self._scheduler.notify)
-            self._reached = Step.CLAIMS  # the watch is open
+            self._reached = Step.RENEWING  # all of these at once: what has not begun is undone as well
+            await settled(TaskWatch.of(self._tasks).open, self, self._scheduler.notify)
             ClaimRenewer.of(self._tasks).open(agent.id, self._renewing_failed)
-            self._reached = Step.RENEWING
         self._turns.parking.adopt(await self._on_store(self._take_up))
         if self._gate is not None:
-            ApprovalWatch.of(self._gate.approvals).open(agent.id, self._answered)
             self._reached = Step.APPROVALS
+            ApprovalWatch.of(self._gate.approvals).open(agent.id, self._answered)
         self._reached = Step.PRESENCE
         await settled(self._presence.announce)  # before on_start, so that what it sends is signed
         agent.state = AgentState.IDLE
