@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from converge.coordination.pool_manager import PoolManager
 from converge.core.pool import Pool
 from converge.policy.governance import QuorumGovernance
 from converge.policy.trust import TrustModel
+from tests.core.coordination.at_once import run_at_once
 from tests.core.coordination.pool_worker import AGENTS, opened
 
 WORKER = Path(__file__).with_name("pool_worker.py")
@@ -26,28 +24,8 @@ KINDS = pytest.mark.parametrize("kind", ["sqlite", "file"])
 
 def run_all(what: str, kind: str, path: Path) -> list[Any]:
     """What each process printed; all of them begin at one instant."""
-    with ExitStack() as stack:
-        processes = [
-            stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, str(WORKER), what, kind, str(path), f"w{number}"],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
-            )
-            for number in range(PROCESSES)
-        ]
-        assert [process.stdout and process.stdout.readline() for process in processes] == ["ready\n"] * PROCESSES
-        at = time.time() + 0.05
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write(f"{at}\n")
-            process.stdin.flush()
-        ended = [(*process.communicate(timeout=60), process.returncode) for process in processes]
-    assert [(code, err) for _, err, code in ended if code] == []
-    return [json.loads(out) for out, _, _ in ended]
+    printed = run_at_once([str(WORKER), what, kind, str(path), f"w{number}"] for number in range(PROCESSES))
+    return [json.loads(out) for out in printed]
 
 
 def joined(kind: str, path: Path) -> tuple[set[str], list[Any]]:

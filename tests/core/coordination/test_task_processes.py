@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import time
 from collections import Counter
-from contextlib import ExitStack
 from pathlib import Path
 
 from converge.coordination.ballot import BallotBox
@@ -15,6 +11,7 @@ from converge.coordination.pool_manager import PoolManager
 from converge.coordination.task_manager import TaskManager
 from converge.core.task import Task, TaskState
 from converge.extensions.storage.sqlite import SQLiteStore
+from tests.core.coordination.at_once import run_at_once
 
 WORKER = Path(__file__).with_name("task_worker.py")
 PROCESSES, TASKS = 4, 60
@@ -22,28 +19,9 @@ PROCESSES, TASKS = 4, 60
 
 def run_all(what: str, path: Path, *arguments: object) -> list[str]:
     """What each process printed; all of them begin at one instant."""
-    with ExitStack() as stack:
-        processes = [
-            stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, str(WORKER), what, str(path), f"w{number}", *map(str, arguments)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
-            )
-            for number in range(PROCESSES)
-        ]
-        assert [process.stdout and process.stdout.readline() for process in processes] == ["ready\n"] * PROCESSES
-        at = time.time() + 0.05
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write(f"{at}\n")
-            process.stdin.flush()
-        ended = [(*process.communicate(timeout=60), process.returncode) for process in processes]
-    assert [(code, err) for _, err, code in ended if code] == []
-    return [out for out, _, _ in ended]
+    return run_at_once(
+        [str(WORKER), what, str(path), f"w{number}", *map(str, arguments)] for number in range(PROCESSES)
+    )
 
 
 def claim_race(path: Path, kind: str) -> tuple[Counter[str], Counter[str]]:
